@@ -1,0 +1,132 @@
+/* settings.c - checks and uses of the shared configuration. */
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <libpq-fe.h>
+#include "common/base/log.h"
+#include "common/base/text.h"
+#include "common/core/settings.h"
+#include "common/io/redis.h"
+
+const char *const settings_known[] = {
+    "KILN_DATABASE_URL",
+    "KILN_REDIS_URL",
+    "KILN_STORAGE",
+    "KILN_CATALOG",
+    "KILN_ALLOW_PRIVATE_ADDRESSES",
+    "KILN_LOG_LEVEL",
+    "KILN_LISTEN",
+    "KILN_PUBLIC_URL",
+    "KILN_SIGNING_KEY",
+    "KILN_MAX_QUEUED",
+    "KILN_BLOCKED_TERMS",
+    "KILN_MODERATION",
+    "KILN_CONCURRENCY",
+    "KILN_WORKER_LISTEN",
+    "KILN_MAX_WAITING",
+    "KILN_MAX_REQUESTS",
+    "KILN_MEMORY_LIMIT",
+    "KILN_CA_FILE",
+    "KILN_URL",
+    "KILN_API_KEY",
+    "KILN_FAILPOINTS",
+    "KILN_S3_ENDPOINT",
+    NULL,
+};
+
+static const struct {
+    const char *word;
+    enum log_level level;
+} levels[] = { { "debug", LOG_DEBUG }, { "info", LOG_INFO }, { "warn", LOG_WARN }, { "error", LOG_ERROR } };
+
+/* catalog_load asks by name only; this is who answers while it runs, at start, on one thread. It copies what it is
+ * given, so that what the environment says of providers that no table knows lives only so long. */
+enum { STRAYS_MAX = 64 };
+static const struct config *asked;
+static char *strays[STRAYS_MAX];
+static size_t stray_count;
+
+static const char *settings_env(const char *name)
+{
+    const char *known = config_text(asked, name);
+    char *stray = known || stray_count == STRAYS_MAX ? NULL : config_stray((struct config *)asked, name);
+
+    if (stray)
+        strays[stray_count++] = stray;
+    return known ? known : stray;
+}
+
+enum err settings_catalog(const struct config *c, struct catalog **out, char *problem, size_t problem_size)
+{
+    enum err err;
+
+    asked = c;
+    err = catalog_load(config_text(c, "KILN_CATALOG"), settings_env, out, problem, problem_size);
+    asked = NULL;
+    while (stray_count > 0) {
+        char *s = strays[--stray_count];
+
+        for (volatile char *p = s; *p; p++)
+            *p = '\0'; /* some are keys */
+        free(s);
+    }
+    return err;
+}
+
+void settings_log_level(const struct config *c)
+{
+    const char *word = config_text(c, "KILN_LOG_LEVEL");
+
+    for (size_t i = 0; word && i < ARRAY_LEN(levels); i++)
+        if (!strcmp(word, levels[i].word))
+            log_set_level(levels[i].level);
+}
+
+static bool settings_level_is_known(const char *word)
+{
+    for (size_t i = 0; i < ARRAY_LEN(levels); i++)
+        if (!strcmp(word, levels[i].word))
+            return true;
+    return false;
+}
+
+static void settings_check_database(struct config *c)
+{
+    const char *url = config_text(c, "KILN_DATABASE_URL");
+    char *message = NULL;
+    PQconninfoOption *parsed = url ? PQconninfoParse(url, &message) : NULL;
+
+    if (url && !parsed)
+        config_add_problem(c, "KILN_DATABASE_URL", "is not an address that libpq understands");
+    PQconninfoFree(parsed);
+    PQfreemem(message);
+}
+
+void settings_check(struct config *c)
+{
+    const char *text;
+    struct catalog *catalog = NULL;
+    char problem[512];
+
+    settings_check_database(c);
+    text = config_text(c, "KILN_REDIS_URL");
+    if (text && redis_url_check(text) != ERR_OK)
+        config_add_problem(c, "KILN_REDIS_URL", "must be redis://[:password@]host[:port][/db] or unix:/path");
+    text = config_text(c, "KILN_STORAGE");
+    if (text && (strncmp(text, "file:", 5) != 0 || !text[5]))
+        config_add_problem(c, "KILN_STORAGE", "must be file:DIR (S3 comes later)");
+    text = config_text(c, "KILN_LOG_LEVEL");
+    if (text && !settings_level_is_known(text))
+        config_add_problem(c, "KILN_LOG_LEVEL", "must be debug, info, warn or error");
+    if (settings_catalog(c, &catalog, problem, sizeof(problem)) != ERR_OK)
+        config_add_problem(c, "KILN_CATALOG", problem);
+    catalog_free(catalog);
+}
+
+/* glibc gives memory back as soon as 128 KiB lie free at the top and fetches it again in steps of as much: under load
+ * that is a system call for every fifth job, and page faults for each (measured). */
+void settings_memory(void)
+{
+    (void)mallopt(M_TOP_PAD, 1 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 16 << 20);
+}
