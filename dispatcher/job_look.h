@@ -1,0 +1,32 @@
+/* job_look.h - one job by its id, as GET /v1/jobs/{id} shows it: read as columns, written as text, no document in
+ * between.
+ *
+ * Looks of all requests are one gathered call. What they find is noted in `versions`. */
+#ifndef KILN_JOB_LOOK_H
+#define KILN_JOB_LOOK_H
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/io/db.h"
+#include "dispatcher/httpd.h"
+#include "dispatcher/versions.h"
+
+struct job_looks;
+struct job_looks *job_looks_new(struct db *read, struct versions *versions);
+void job_looks_free(struct job_looks *l); /* before the db closes */
+
+struct job_seen { /* borrowed, until the callback returns */
+    const struct db_result *result;
+    int row;
+    const char *id, *state;
+    int64_t version;
+};
+
+/* seen NULL: no such job in that app. */
+typedef void job_look_fn(void *ctx, enum err err, const struct job_seen *seen);
+enum err job_look(struct job_looks *l, const char *job, const char *app, job_look_fn *fn, void *ctx);
+
+/* The API's job, as jobs_view has it. Its progress is left out: it belongs at *progress_at; NULL: it is the one of a
+ * job of which Redis tells nothing. False: out of memory. */
+const char *job_seen_progress(const struct job_seen *seen); /* that one */
+bool job_seen_text(struct request *r, const struct job_seen *seen, struct buf *out, size_t *progress_at);
+#endif

@@ -1,0 +1,189 @@
+/* watch.c - a table of waiters by job; wakes become gathered reads. */
+#include "dispatcher/watch.h"
+#include <stdlib.h>
+#include <string.h>
+#include "common/base/clock.h"
+#include "common/core/job.h"
+
+enum { WATCH_BUCKETS = 4096, WATCH_TICK_MS = 100 };
+
+struct waiter {
+    struct waiter *next;
+    struct watch *watch;
+    char job[UUID_TEXT], app[UUID_TEXT];
+    int64_t version, until_ms, read_ms; /* read_ms: when the next safety look is due */
+    bool is_reading, is_woken;          /* woken while being read: look once more */
+    jobs_read_fn *fn;
+    void *ctx;
+};
+
+struct watch {
+    uv_timer_t timer;
+    struct jobs *jobs;
+    size_t count;
+    bool is_releasing;
+    struct waiter *buckets[WATCH_BUCKETS];
+    void (*on_closed)(void *ctx);
+    void *closed_ctx;
+};
+
+/* UUIDv7s differ at their end. */
+static size_t bucket_of(const char *job)
+{
+    size_t h = 5381;
+
+    for (const char *p = job; *p != '\0'; p++)
+        h = h * 33 + (unsigned char)*p;
+    return h % WATCH_BUCKETS;
+}
+
+/* Up to a quarter sooner, each job by its own: thousands who came together do not all look in the same tick. */
+static int64_t look_again(const struct waiter *w, int64_t now)
+{
+    return now + WATCH_REREAD_MS - (int64_t)(bucket_of(w->job) % (WATCH_REREAD_MS / 4));
+}
+
+static void waiter_end(struct waiter *w, enum err err, json_t *doc)
+{
+    struct waiter **link = &w->watch->buckets[bucket_of(w->job)];
+
+    while (*link != w)
+        link = &(*link)->next;
+    *link = w->next;
+    w->watch->count--;
+    w->fn(w->ctx, err, doc);
+    free(w);
+}
+
+static void waiter_read(struct waiter *w);
+
+static void waiter_on_read(void *ctx, enum err err, json_t *doc)
+{
+    struct waiter *w = ctx;
+    int64_t now = clock_mono_ms(), version = 0;
+    bool is_over = now >= w->until_ms || w->watch->is_releasing;
+
+    w->is_reading = false;
+    if (doc != NULL) {
+        const char *state = json_text(doc, "state");
+
+        (void)json_int(doc, "version", &version);
+        is_over = is_over || (state != NULL && job_state_is_final(state)) || (w->version > 0 && version != w->version);
+    } else if (err == ERR_OK || err == ERR_CLOSED) {
+        is_over = true; /* no such job: waiting will not make one */
+    }
+    if (is_over) {
+        waiter_end(w, err, doc);
+        return;
+    }
+    w->read_ms = look_again(w, now);
+    if (w->is_woken)
+        waiter_read(w);
+}
+
+static void waiter_read(struct waiter *w)
+{
+    w->is_woken = false;
+    w->is_reading = true;
+    if (jobs_read(w->watch->jobs, w->job, w->app, waiter_on_read, w) != ERR_OK) {
+        w->is_reading = false;
+        w->read_ms = look_again(w, clock_mono_ms());
+    }
+}
+
+static void watch_on_timer(uv_timer_t *t)
+{
+    struct watch *w = container_of(t, struct watch, timer);
+    int64_t now = clock_mono_ms();
+
+    if (w->count == 0)
+        return;
+    for (size_t i = 0; i < WATCH_BUCKETS; i++) {
+        for (struct waiter *one = w->buckets[i]; one != NULL; one = one->next) {
+            if (!one->is_reading && (now >= one->until_ms || now >= one->read_ms || w->is_releasing))
+                waiter_read(one);
+        }
+    }
+}
+
+struct watch *watch_new(uv_loop_t *loop, struct jobs *jobs)
+{
+    struct watch *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return NULL;
+    w->jobs = jobs;
+    uv_timer_init(loop, &w->timer);
+    uv_timer_start(&w->timer, watch_on_timer, WATCH_TICK_MS, WATCH_TICK_MS);
+    return w;
+}
+
+static void watch_on_closed(uv_handle_t *handle)
+{
+    struct watch *w = container_of((uv_timer_t *)handle, struct watch, timer);
+
+    if (w->on_closed != NULL)
+        w->on_closed(w->closed_ctx);
+    free(w);
+}
+
+void watch_close(struct watch *w, void (*on_closed)(void *ctx), void *ctx)
+{
+    w->on_closed = on_closed;
+    w->closed_ctx = ctx;
+    uv_close((uv_handle_t *)&w->timer, watch_on_closed);
+}
+
+enum err watch_wait(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms, bool read_now,
+                    jobs_read_fn *fn, void *ctx)
+{
+    struct waiter *one = calloc(1, sizeof(*one));
+    size_t b;
+
+    if (one == NULL)
+        return ERR_NOMEM;
+    one->watch = w;
+    (void)uuid_lower(one->job, job);
+    (void)uuid_lower(one->app, app);
+    one->version = version;
+    one->until_ms = clock_mono_ms() + wait_ms;
+    one->read_ms = look_again(one, clock_mono_ms());
+    one->fn = fn;
+    one->ctx = ctx;
+    b = bucket_of(one->job);
+    one->next = w->buckets[b];
+    w->buckets[b] = one;
+    w->count++;
+    if (read_now)
+        waiter_read(one);
+    return ERR_OK;
+}
+
+void watch_event(struct watch *w, const char *job, const char *state)
+{
+    int64_t now = clock_mono_ms();
+
+    if (w->count == 0)
+        return;
+    for (struct waiter *one = w->buckets[bucket_of(job)]; one != NULL; one = one->next) {
+        if (strcmp(one->job, job) != 0)
+            continue;
+        if (state == NULL && (one->version == 0 || one->read_ms - look_again(one, 0) + 1000 > now))
+            continue; /* progress changes no version, but tells that the job is running: at most one look a second */
+        if (one->is_reading)
+            one->is_woken = true;
+        else
+            waiter_read(one);
+    }
+}
+
+void watch_release(struct watch *w)
+{
+    w->is_releasing = true;
+    watch_on_timer(&w->timer);
+}
+
+size_t watch_count(const struct watch *w)
+{
+    return w->count;
+}
