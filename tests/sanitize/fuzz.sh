@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Builds preset fuzz and runs every target of tests/fuzz for some seconds, two at a time; 60 unless told.
 #   bash tests/sanitize/fuzz.sh [SECONDS [TARGET...]]
+#   bash tests/sanitize/fuzz.sh --runs N [TARGET...]
 # A target that crashes, hangs, leaks or breaks a claim fails the run, and the input's path is printed. What was found
-# on the way is kept in build/fuzz/found/TARGET and is where the next run starts. FUZZ_SEED=N makes a run's inputs the same
-# each time (ctest does, so that a change is judged by what it changed); without it every run looks elsewhere.
+# on the way is kept in build/fuzz/found/TARGET and is where the next run starts; every run looks elsewhere. With --runs
+# each target gets N inputs, or the first of them that 10 s allow, and they are the same each time and on each machine
+# (ctest does so: a change is judged by what it changed): one seed, the tree's corpora in one order, fixed addresses.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+runs=
+[ "${1:-}" != --runs ] || { runs=${2:-none} && shift; }
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
-case $seconds in '' | *[!0-9]*) echo "usage: tests/sanitize/fuzz.sh [SECONDS [TARGET...]]" >&2 && exit 2 ;; esac
+case $seconds in '' | *[!0-9]*) echo "usage: tests/sanitize/fuzz.sh [SECONDS | --runs N] [TARGET...]" >&2 && exit 2 ;; esac
 
 log=build/fuzz.log
 mkdir -p build
@@ -19,14 +23,27 @@ if ! { cmake --preset fuzz && cmake --build --preset fuzz -j 2; } >"$log" 2>&1; 
 fi
 
 bin=$PWD/build/fuzz/tests/fuzz found=$PWD/build/fuzz/found
+fixed=()
+! setarch -R true 2>/dev/null || fixed=(setarch -R)
 export ASAN_OPTIONS=allow_addr2line=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+
+start() { # TARGET OUT CORPUS-FOLDER...
+    local name=$1 out=$2
+    local options=(-max_len=16384 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$out/")
+    shift 2
+    if [ -z "$runs" ]; then
+        timeout $((seconds + 60)) "$bin/fuzz_$name" "${options[@]}" -max_total_time="$seconds" "$out/corpus" "$@"
+        return
+    fi
+    find "$@" -type f | LC_ALL=C sort | tr '\n' ',' | sed 's/,$//' >"$out/seeds"
+    "${fixed[@]}" "$bin/fuzz_$name" "${options[@]}" -seed=1 -runs="$runs" -max_total_time=10 -seed_inputs="@$out/seeds"
+}
 
 run() { # TARGET CORPUS-FOLDER...
     local name=$1 out=$found/$1
     shift
     mkdir -p "$out/corpus"
-    if timeout $((seconds + 60)) "$bin/fuzz_$name" -max_total_time="$seconds" -max_len=16384 -timeout=10 -seed="${FUZZ_SEED:-0}" \
-        -rss_limit_mb=2048 -artifact_prefix="$out/" "$out/corpus" "$@" >"$out/log" 2>&1 </dev/null; then
+    if start "$name" "$out" "$@" >"$out/log" 2>&1 </dev/null; then
         printf 'fuzz_%-9s %s\n' "$name" "$(grep -E '#[0-9]+.*DONE' "$out/log" | tr '\t' ' ')"
         return
     fi
