@@ -13,7 +13,7 @@
 #include "common/base/clock.h"
 #include "common/io/httpc_inside.h"
 
-enum { HOSTS_MAX = 256, STALL_EVERY_MS = 100 };
+enum { HOSTS_MAX = 256, STALL_EVERY_MS = 100, SPOOL_PATIENCE_MS = 1000 };
 
 static void list_add(struct call_list *list, struct httpc_call *call)
 {
@@ -316,7 +316,8 @@ static void httpc_on_turn(uv_idle_t *idle)
     httpc_deliver(container_of(idle, struct httpc, turn));
 }
 
-/* One sweep for all who are silent in the middle of a body; a timer each would cost more than it tells. */
+/* One sweep for all who are silent in the middle of a body or wait for room; a timer each would cost more than it
+ * tells. */
 static void httpc_on_stall_tick(uv_timer_t *timer)
 {
     struct httpc *h = container_of(timer, struct httpc, stall);
@@ -331,7 +332,9 @@ static void httpc_on_stall_tick(uv_timer_t *timer)
         }
         call = next;
     }
-    if (!h->receiving)
+    if (h->waiting && now - h->spool_given_ms > SPOOL_PATIENCE_MS)
+        multi_let_through(h); /* whoever holds them may be waiting for these answers */
+    if (!h->receiving && !h->waiting)
         (void)uv_timer_stop(timer);
     httpc_deliver(h);
 }
@@ -536,6 +539,11 @@ void httpc_cancel(struct httpc_call *call)
 size_t httpc_body_bytes(const struct httpc *h)
 {
     return h->body_bytes;
+}
+
+bool httpc_is_full(const struct httpc *h)
+{
+    return h->waiting != NULL;
 }
 
 size_t httpc_active(const struct httpc *h)

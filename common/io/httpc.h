@@ -88,6 +88,8 @@ enum err httpc_send(struct httpc *h, const struct httpc_request *request, httpc_
                     struct httpc_call **out);
 void httpc_cancel(struct httpc_call *call); /* the callback comes at the next turn, with ERR_CANCELED and its fate */
 size_t httpc_active(const struct httpc *h);
+bool httpc_is_full(
+    const struct httpc *h); /* answers wait in their sockets, for more bodies are out than memory is for */
 size_t httpc_body_bytes(const struct httpc *h); /* of answers that are in memory */
 /* The body of an answer that is_kept becomes the caller's; once. It goes back by httpc_give_body, before httpc_close.
  * So few are out at once (32 MiB) that whoever keeps them only makes later bodies go to their files. */

@@ -23,7 +23,8 @@ struct multi {
     struct httpc *h;
     CURLM *curl; /* NULL until first used */
     uv_timer_t timer;
-    size_t active; /* calls on it */
+    size_t active;        /* calls on it */
+    bool is_one_a_socket; /* HTTP/1.1: a socket belongs to one call at a time */
 };
 
 struct call_list {
@@ -56,6 +57,8 @@ struct httpc {
     size_t pool_count;
     char *spares[SPARES_MAX]; /* spools that wait for their next body */
     size_t spare_count, spools_out;
+    struct socket_wait *waiting, *waiting_last; /* answers left in their sockets until a spool is free */
+    int64_t spool_given_ms;                     /* when one was given back last, or the first began to wait */
     struct host *hosts;
     size_t host_count;
     struct httpc_call *calls;     /* all that were not called back, by `next` */
@@ -109,7 +112,7 @@ struct httpc_call {
     char *to_file;
     char *spool; /* SPOOL_BYTES; what is not written yet; NULL: nothing */
     size_t spool_len;
-    bool may_keep, is_kept;
+    bool may_keep, is_kept, is_let_through; /* is_let_through: waited for a spool long enough */
     EVP_MD_CTX *hash;
     int64_t file_bytes;
     /* request */
@@ -121,6 +124,7 @@ struct httpc_call {
 };
 
 /* httpc_wire.c */
+bool wire_wants_spool(const struct httpc_call *call); /* a body may come for which no spool is free */
 enum err wire_set_up(struct httpc_call *call, const struct httpc_request *request, bool is_https);
 void wire_done(struct httpc_call *call);        /* gives the easy handle back and frees what hung on it */
 bool wire_finish_file(struct httpc_call *call); /* what was gathered is written; an empty body makes an empty file */
@@ -129,6 +133,8 @@ void wire_give_spool(struct httpc *h, char *spool);
 enum err multi_start(struct httpc_call *call, enum set set); /* puts the call on a multi */
 void multi_stop(struct httpc_call *call);
 void multi_shut(struct httpc *h);
+void multi_give_spool(struct httpc *h, char *spool); /* to the answer that waits longest; `waiting` is not empty */
+void multi_let_through(struct httpc *h);             /* those who wait go on without a spool */
 /* httpc.c */
 void httpc_on_result(struct httpc_call *call, CURLcode code);
 void httpc_deliver(struct httpc *h);

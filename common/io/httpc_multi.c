@@ -5,15 +5,84 @@
  * that one is full; then they go over to the next. */
 #include <assert.h>
 #include <stdlib.h>
+#include "common/base/clock.h"
 #include "common/io/httpc_inside.h"
 
 enum { CALLS_A_MULTI = 1500, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64 };
+
+struct socket_wait { /* in httpc's line for a spool, first come first served */
+    struct socket_wait *prev, *next;
+    bool is_waiting;
+};
 
 struct socket_poll {
     uv_poll_t poll;
     struct multi *multi;
     curl_socket_t fd;
+    int events;
+    struct httpc_call *call; /* whose answer comes here; of HTTP/2 the last one, and not used */
+    struct socket_wait wait;
 };
+
+static void socket_poll_on_ready(uv_poll_t *poll, int status, int events);
+
+/* ---- an answer for which there is no room yet stays in its socket: the network holds it back, and nothing is written
+ * or hashed on the loop. */
+
+static void wait_add(struct httpc *h, struct socket_wait *w)
+{
+    w->is_waiting = true;
+    w->next = NULL;
+    w->prev = h->waiting_last;
+    if (w->prev) {
+        w->prev->next = w;
+    } else {
+        h->waiting = w;
+        h->spool_given_ms = clock_mono_ms();
+        (void)uv_timer_again(&h->stall); /* has its period since httpc_new */
+    }
+    h->waiting_last = w;
+}
+
+static void wait_remove(struct httpc *h, struct socket_wait *w)
+{
+    if (!w->is_waiting)
+        return;
+    w->is_waiting = false;
+    if (w->prev)
+        w->prev->next = w->next;
+    else
+        h->waiting = w->next;
+    if (w->next)
+        w->next->prev = w->prev;
+    else
+        h->waiting_last = w->prev;
+}
+
+/* Takes the first out of the line; its socket is looked at again, now or (no memory for that) at the call's timeout. */
+static struct httpc_call *wait_take(struct httpc *h)
+{
+    struct socket_poll *p = container_of(h->waiting, struct socket_poll, wait);
+
+    wait_remove(h, &p->wait);
+    (void)uv_poll_start(&p->poll, p->events, socket_poll_on_ready);
+    return p->call;
+}
+
+void multi_give_spool(struct httpc *h, char *spool)
+{
+    struct httpc_call *call = wait_take(h);
+
+    h->spool_given_ms = clock_mono_ms();
+    call->spool = spool;
+    call->spool_len = 0;
+}
+
+void multi_let_through(struct httpc *h)
+{
+    while (h->waiting)
+        wait_take(h)->is_let_through = true;
+}
 
 static void socket_poll_on_closed(uv_handle_t *handle)
 {
@@ -54,6 +123,11 @@ static void socket_poll_on_ready(uv_poll_t *poll, int status, int events)
     struct socket_poll *p = container_of(poll, struct socket_poll, poll);
     int flags = status < 0 ? CURL_CSELECT_ERR : 0;
 
+    if (status == 0 && events == UV_READABLE && p->multi->is_one_a_socket && p->call && wire_wants_spool(p->call)) {
+        (void)uv_poll_stop(poll); /* never fails */
+        wait_add(p->multi->h, &p->wait);
+        return;
+    }
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
@@ -81,6 +155,7 @@ static int multi_on_timeout_wanted(CURLM *curl, long timeout_ms, void *ctx)
 
 static void socket_poll_drop(struct multi *m, struct socket_poll *p, curl_socket_t fd)
 {
+    wait_remove(m->h, &p->wait);
     (void)uv_poll_stop(&p->poll); /* curl closes the socket right after; never fails */
     (void)curl_multi_assign(m->curl, fd, NULL);
     uv_close((uv_handle_t *)&p->poll, socket_poll_on_closed);
@@ -92,7 +167,6 @@ static int multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, vo
     struct socket_poll *p = assigned;
     int events = 0;
 
-    (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (p)
             socket_poll_drop(m, p, fd);
@@ -115,6 +189,9 @@ static int multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, vo
         events |= UV_READABLE;
     if (what & CURL_POLL_OUT)
         events |= UV_WRITABLE;
+    (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p->call);
+    p->events = events;
+    wait_remove(m->h, &p->wait); /* curl wants something else of it */
     return (events ? uv_poll_start(&p->poll, events, socket_poll_on_ready) : uv_poll_stop(&p->poll)) == 0 ? 0 : -1;
 }
 
@@ -131,6 +208,7 @@ static bool multi_open(struct httpc *h, struct multi *m, enum set set)
         return false;
     }
     m->h = h;
+    m->is_one_a_socket = set != SET_H2;
     h->handles++;
     if (set == SET_GUARDED && connections > GUARDED_CONNECTIONS)
         connections = GUARDED_CONNECTIONS; /* many hosts, each seen a few times: idle connections only cost */

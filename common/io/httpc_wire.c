@@ -105,8 +105,15 @@ static size_t wire_on_header(char *line, size_t size, size_t count, void *ctx)
 }
 
 /* ---- a body that goes to a file. curl hands it over in pieces of 16 KiB and less, not at the borders of pages; what
- * comes is gathered so that the file is written in few large pieces (measured for 50 KB: 20 us in one, 40 in four). At
- * most SPOOLS_MAX bodies are gathered at once, the others are written as they come. */
+ * comes is gathered so that the file is written in few large pieces (measured for 50 KB: 20 us in one, 40 in four), or
+ * by the caller's thread when all of it found room. At most SPOOLS_MAX bodies are gathered at once. The answers of
+ * others stay in their sockets until one is free (httpc_multi.c); only where that helps nobody (HTTP/2, and when no
+ * spool comes back) they are written and hashed on the loop as they come. */
+
+bool wire_wants_spool(const struct httpc_call *call)
+{
+    return call->to_file && !call->spool && !call->hash && !call->is_let_through && call->h->spools_out >= SPOOLS_MAX;
+}
 
 static void spool_take(struct httpc_call *call)
 {
@@ -123,6 +130,10 @@ void wire_give_spool(struct httpc *h, char *spool)
 {
     if (!spool)
         return;
+    if (h->waiting) {
+        multi_give_spool(h, spool);
+        return;
+    }
     h->spools_out--;
     if (h->spare_count < SPARES_MAX && !h->is_closing)
         h->spares[h->spare_count++] = spool;
@@ -161,7 +172,7 @@ bool wire_finish_file(struct httpc_call *call)
 {
     bool ok;
 
-    if (call->may_keep && call->fd < 0 && call->spool && call->spool_len < SPOOL_BYTES) {
+    if (call->may_keep && call->fd < 0 && call->spool_len > 0 && call->spool_len < SPOOL_BYTES) {
         call->spool[call->spool_len] = '\0';
         call->is_kept = true;
         return true;

@@ -462,6 +462,67 @@ Test(httpc, a_file_gets_the_bytes_of_a_2xx_only)
     cr_expect(g.err == ERR_IO && g.fate == HTTPC_CUT);
 }
 
+struct kept {
+    int called;
+    char *body;
+    enum err err;
+    bool in_file;
+};
+
+static void on_kept(void *ctx, const struct httpc_answer *a)
+{
+    struct kept *k = ctx;
+
+    k->called++;
+    k->err = a->err;
+    k->in_file = a->in_file;
+    if (a->is_kept)
+        k->body = httpc_take_body(a);
+}
+
+static void keep_until(struct kept *k, bool is_full)
+{
+    while (is_full ? !httpc_is_full(client) : !k->called)
+        uv_run(&loop, UV_RUN_ONCE);
+}
+
+Test(httpc, an_answer_waits_in_its_socket_until_there_is_room_for_its_body)
+{
+    enum { ROOM = 512 };
+    static struct kept held[ROOM];
+    struct kept late = { 0 }, later = { 0 }, gone = { 0 };
+    struct httpc_request r = get("/bytes?100");
+    struct httpc_call *call;
+
+    r.to_file = "/tmp/kiln-httpc-kept.bin";
+    r.may_keep = true;
+    for (size_t i = 0; i < ROOM; i++) {
+        cr_assert_eq(httpc_send(client, &r, on_kept, &held[i], NULL), ERR_OK);
+        keep_until(&held[i], false);
+        cr_assert(held[i].body && !held[i].in_file, "%zu", i);
+    }
+    cr_assert_eq(httpc_send(client, &r, on_kept, &late, NULL), ERR_OK);
+    keep_until(&late, true);
+    cr_expect_eq(late.called, 0);
+    httpc_give_body(client, held[0].body);
+    keep_until(&late, false);
+    cr_expect(late.err == ERR_OK && late.body && !late.in_file && !httpc_is_full(client));
+
+    cr_assert_eq(httpc_send(client, &r, on_kept, &gone, &call), ERR_OK);
+    keep_until(&gone, true);
+    httpc_cancel(call);
+    keep_until(&gone, false);
+    cr_expect(gone.err == ERR_CANCELED && !httpc_is_full(client));
+
+    cr_assert_eq(httpc_send(client, &r, on_kept, &later, NULL), ERR_OK);
+    keep_until(&later, false); /* nobody gives anything back: it may be waited for */
+    cr_expect(later.err == ERR_OK && !later.body && later.in_file);
+    cr_expect_eq(unlink(r.to_file), 0);
+    for (size_t i = 1; i < ROOM; i++)
+        httpc_give_body(client, held[i].body);
+    httpc_give_body(client, late.body);
+}
+
 Test(httpc, guarded_calls_reach_no_private_address)
 {
     char text[128];
