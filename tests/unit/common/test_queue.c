@@ -266,6 +266,43 @@ Test(queue, a_capped_account_steps_aside_and_returns_when_a_claim_goes)
     world_free(w);
 }
 
+Test(queue, a_cap_that_is_new_counts_what_runs_already)
+{
+    struct world *w = world_new(2);
+    publish_many(w, 0, 3, "lane", "app", "a");
+    publish_many(w, 10, 2, "lane", "app", "b");
+    cr_expect_eq(claim(w, 1, 100), 5);
+    for (int i = 20; i < 23; i++) {
+        struct queue_item it = item(i, "lane", "app", "a");
+        it.account_cap = 2;
+        cr_expect_eq(publish(w, it), 1);
+    }
+    cr_expect_eq(claim(w, 2, 100), 0, "three run");
+    for (int i = 0; i < 2; i++) {
+        cr_expect_eq(claim(w, 2, 100), 0);
+        cr_expect_eq(forget(w, 1, job_id(i)), 1);
+    }
+    cr_expect_eq(claim(w, 2, 100), 1);
+    cr_expect_eq(claim(w, 2, 100), 0);
+    world_free(w);
+}
+
+Test(queue, a_jobs_place_without_the_job_is_no_claim_and_hides_nobody)
+{
+    struct world *w = world_new(1);
+    publish_many(w, 0, 6, "lane", "app", "a");
+    for (int i = 0; i < 3; i++)
+        server_do(&w->server, "DEL kiln:{0}:job:%s kiln:{0}:env:%s", job_id(i), job_id(i));
+    server_do(&w->server, "DEL kiln:{0}:env:%s", job_id(3)); /* as one that is too large */
+    cr_expect_eq(claim(w, 1, 4), 1);
+    cr_expect_eq(claimed_number(w, 0), 3);
+    cr_expect_eq(w->a.ms, 1, "at once again");
+    cr_expect_eq(claim(w, 1, 4), 2);
+    cr_expect_eq(stats(w, "lane").ready, 0);
+    cr_expect_eq(stats(w, "lane").claimed, 3);
+    world_free(w);
+}
+
 /* --- claims ------------------------------------------------------------------------------------------------------- */
 
 Test(queue, a_job_is_published_once_also_while_claimed)
