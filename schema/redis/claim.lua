@@ -158,6 +158,17 @@ local function settle(L, app) -- what was taken from an app's accounts, written 
   return (#gone == 0 and app.used[1] or r('EXISTS', accounts) == 1) and true
 end
 
+-- A hash that Redis keeps as a list (of up to 512 entries) is read through for each one that is added or taken out, and
+-- one long value makes it a table for good: so claims become one before they are many.
+local LONG = string.rep('-', 80)
+local function write_claims(key, list)
+  local n = r('HLEN', key)
+  local is_list = n <= 512 and n + #list / 2 >= 64 and (n == 0 or redis.call('OBJECT', 'ENCODING', key) ~= 'hashtable')
+  if is_list then r('HSET', key, '', LONG) end
+  r('HSET', key, unpack(list))
+  if is_list then r('HDEL', key, '') end
+end
+
 -- Popped ids become claims. An envelope says that the job is known; where there is none, because it is too large or
 -- the job is gone, its record is asked. Returns how many were not jobs of the lane.
 local function keep(L, ids)
@@ -181,7 +192,7 @@ local function keep(L, ids)
       is_bad[J], bad = true, bad + 1
     end
   end
-  if #claims > 0 then r('HSET', P .. 'claims:' .. L, unpack(claims)) end
+  if #claims > 0 then write_claims(P .. 'claims:' .. L, claims) end
   return bad
 end
 
@@ -299,7 +310,7 @@ end
 if tries >= TRIES or next(is_bad) then look_again(1) end -- what is left
 out[1] = next_ms
 if #taken == 0 then return out end
-r('HSET', P .. 'worker:' .. W, unpack(mine))
+write_claims(P .. 'worker:' .. W, mine)
 local lost = r('EXISTS', P .. 'lost') == 1 and r('SMISMEMBER', P .. 'lost', unpack(taken)) or {}
 for i, is_lost in ipairs(lost) do -- told once: counting twice would be worse than not at all
   out[5 * i + 1] = is_lost

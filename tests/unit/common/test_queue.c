@@ -287,6 +287,28 @@ Test(queue, a_cap_that_is_new_counts_what_runs_already)
     world_free(w);
 }
 
+static bool is_table(struct world *w, const char *key)
+{
+    return server_do(&w->server, "OBJECT ENCODING %s", key) == (long long)strlen("hashtable");
+}
+
+Test(queue, many_claims_are_a_table_not_a_list_that_is_read_through)
+{
+    struct world *w = world_new(1);
+    char worker[96];
+    (void)snprintf(worker, sizeof(worker), "kiln:{0}:worker:%s", w->at[1].worker);
+    publish_many(w, 0, 130, "lane", "app", "a");
+    cr_expect_eq(claim(w, 1, 20), 20);
+    cr_expect(!is_table(w, worker), "a few are smaller as a list");
+    for (int i = 0; i < 11; i++)
+        cr_expect_eq(claim(w, 1, 10), 10);
+    cr_expect(is_table(w, worker));
+    cr_expect(is_table(w, "kiln:{0}:claims:lane"));
+    cr_expect_eq(server_do(&w->server, "HLEN %s", worker), 130, "what made it one is gone");
+    cr_expect_eq(server_do(&w->server, "HLEN kiln:{0}:claims:lane"), 130);
+    world_free(w);
+}
+
 Test(queue, a_jobs_place_without_the_job_is_no_claim_and_hides_nobody)
 {
     struct world *w = world_new(1);
