@@ -344,6 +344,19 @@ Test(queue, a_job_is_published_once_also_while_claimed)
     world_free(w);
 }
 
+Test(queue, of_a_job_published_twice_in_one_call_the_last_place_holds)
+{
+    struct world *w = world_new(1);
+    struct queue_item items[] = { item(1, "one", "app", "a"), item(1, "one", "app", "a"), item(1, "two", "app", "b") };
+    cr_expect_eq(ASK(w, queue_publish(w->at[0].q, items, ARRAY_LEN(items), on_done, &w->a)), 2);
+    cr_expect_eq(stats(w, "one").ready, 0);
+    cr_expect_eq(stats(w, "two").ready, 1);
+    cr_expect_eq(claim(w, 1, 10), 1);
+    cr_expect_str_eq(w->a.claims[0].lane, "two");
+    cr_expect_eq(claim(w, 1, 10), 0);
+    world_free(w);
+}
+
 Test(queue, an_envelope_that_is_too_large_stays_away)
 {
     struct world *w = world_new(1);
