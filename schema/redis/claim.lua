@@ -2,7 +2,9 @@
 -- ARGV: worker, number of this claim call, max. Returns next_ms, then five for each: job, lane, envelope, note, lost;
 -- what is broken is dropped on the way, a bounded number of it a call.
 local W, SEQ, MAX = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 1000)
-local next_ms, taken, is_taken, tries = -1, {}, {}, 0
+local next_ms, tries = -1, 0
+local taken, mine, out = {}, {}, { -1 } -- ids; the worker's side of these claims; the answer
+local is_taken, is_bad = {}, {} -- of accounts with a cap; popped, but no job
 local TRIES = 4 * MAX + 256
 local has_caps = r('HLEN', P .. 'caps') > 0
 local has_weights = r('HLEN', P .. 'weights') > 0
@@ -45,10 +47,7 @@ local function look_at_claims(L, n)
   end
 end
 
-local function room_under_cap(L, A, C)
-  if not has_caps then return FAR end
-  local cap = number(r('HGET', P .. 'caps', A .. ':' .. C), 1, FAR)
-  if not cap then return FAR end
+local function room_under_cap(L, A, C, cap)
   local key = P .. 'running:' .. A .. ':' .. C
   local room = cap - r('HLEN', key)
   if room > 0 then return room end
@@ -62,94 +61,88 @@ local function room_under_cap(L, A, C)
   return room
 end
 
--- Takers (apps of a lane, accounts of an app) in order of their virtual time: a heap of what was read of the zset, which
--- is read on, a page at a time, only as far as this call goes.
+-- Takers (apps of a lane, accounts of an app) in order of their virtual time: what was read of the zset, which is read on,
+-- a page at a time, only as far as this call goes; and a heap of those that had a turn and may have another.
 local function before(x, y) return x.time < y.time or x.time == y.time and x.name < y.name end
 
-local function sink(h, i) -- h[i] may stand before those that it should follow
-  local n, x = #h, h[i]
-  while true do
-    local k = 2 * i
-    if k > n then break end
-    if k < n and before(h[k + 1], h[k]) then k = k + 1 end
-    if not before(h[k], x) then break end
-    h[i] = h[k]
-    i = k
-  end
-  h[i] = x
+local function takers(key, app, page) -- app: whose accounts; nil: apps
+  return { key = key, app = app, page = page, from = 0, more = true, names = {}, times = {}, at = 1, served = {} }
 end
-
-local function drop_first(h)
-  local n = #h
-  h[1] = h[n]
-  h[n] = nil
-  if n > 2 then sink(h, 1) end
-end
-
-local function takers(key, prefix, page) return { key = key, prefix = prefix, page = page, from = 0, more = true } end
 
 local function read_on(h)
-  local list = r('ZRANGE', h.key, h.from, h.from + h.page, 'WITHSCORES')
-  local count, names = #list / 2, {}
-  h.from, h.more, h.page = h.from + count, count > h.page, 2 * h.page
-  for i = 1, count do names[i] = h.prefix .. list[2 * i - 1] end
-  local weights = has_weights and count > 0 and r('HMGET', P .. 'weights', unpack(names))
-  for i = 1, count do
-    h.last = number(list[2 * i], -FAR, FAR, 0)
-    local x = { name = list[2 * i - 1], time = h.last, turn = weights and 1 / number(weights[i], 1, MOST_WEIGHT, 1) or 1 }
-    local at = #h + 1
-    while at > 1 do -- up to its place
-      local parent = math.floor(at / 2)
-      if not before(x, h[parent]) then break end
-      h[at] = h[parent]
-      at = parent
-    end
-    h[at] = x
+  local list, count = r('ZRANGE', h.key, h.from, h.from + h.page, 'WITHSCORES'), 0
+  h.names, h.times, h.at = {}, {}, 1
+  for i = 1, #list, 2 do
+    count = count + 1
+    h.names[count], h.times[count] = list[i], number(list[i + 1], -FAR, FAR, 0)
   end
+  h.from, h.more, h.page, h.last = h.from + count, count > h.page, 2 * h.page, h.times[count] or h.last
+  if count == 0 or not has_weights and not has_caps then return end
+  local ids = {}
+  for i = 1, count do ids[i] = h.app and h.app .. ':' .. h.names[i] or h.names[i] end
+  h.weights = has_weights and r('HMGET', P .. 'weights', unpack(ids))
+  h.caps = has_caps and h.app and r('HMGET', P .. 'caps', unpack(ids))
 end
 
-local function first(h)
-  while h.more and (not h[1] or h[1].time > h.last) do read_on(h) end
-  return h[1]
-end
-
-local function turns(h) -- how many the first may have in a row before it is another's turn
-  local own, other = h[1], h.more and h.last or FAR
-  if h[2] then other = math.min(other, h[2].time) end
-  if h[3] then other = math.min(other, h[3].time) end
-  return math.max(1, math.ceil((other - own.time) / own.turn - 1e-6))
-end
-
-local function pop(L, A, account, n, ids) -- of an account's jobs, at most n; returns how many of them are jobs
-  local popped, found = r('ZPOPMIN', account.jobs, n), 0
-  for i = 1, #popped, 2 do
-    local J = popped[i]
-    ids[#ids + 1] = J
-    local h = r('HMGET', P .. 'job:' .. J, 'lane', 'app', 'account')
-    local lane, app, name = h[1], h[2], h[3]
-    if lane == L and app == A and name == account.name and #J == 36 and string.find(J, '^[%x-]+$') then
-      found = found + 1
-      taken[#taken + 1], is_taken[J] = { J, L }, true
-      account.taken[#account.taken + 1], account.taken[#account.taken + 2] = J, ''
-    else
-      tries = tries + 1
-      if not lane or not app or not name then erase(J) end
-    end
+local function first(h) -- taken out; who may have another turn is given back
+  local served, at = h.served, h.at
+  while h.more and not h.names[at] and (not served[1] or served[1].time > h.last) do
+    read_on(h)
+    at = 1
   end
-  account.is_empty = #popped < 2 * n
-  return found
+  local x, name, time = served[1], h.names[at], h.times[at]
+  if name and (not x or time < x.time or time == x.time and name < x.name) then
+    h.at = at + 1
+    local weight, cap = h.weights and number(h.weights[at], 1, MOST_WEIGHT), h.caps and number(h.caps[at], 1, FAR)
+    return { name = name, time = time, turn = 1 / (weight or 1), cap = cap }
+  end
+  local n = #served
+  local last = served[n]
+  served[n] = nil
+  if n < 2 then return x end
+  local i, k = 1, 2
+  while k < n do -- the last stands in for the first, and sinks to its place
+    if k + 1 < n and before(served[k + 1], served[k]) then k = k + 1 end
+    if not before(served[k], last) then break end
+    served[i] = served[k]
+    i, k = k, 2 * k
+  end
+  served[i] = last
+  return x
 end
 
-local function count_in(A, account) -- what was taken of it runs
-  if #account.taken == 0 then return end
-  r('HSET', P .. 'running:' .. A .. ':' .. account.name, unpack(account.taken))
+local function give_back(h, x)
+  local served = h.served
+  local i = #served + 1
+  while i > 1 do -- up to its place: mostly that is here
+    local k = math.floor(i / 2)
+    if not before(x, served[k]) then break end
+    served[i] = served[k]
+    i = k
+  end
+  served[i] = x
+end
+
+local function turns(own, h) -- how many it may have in a row before it is another's turn
+  local other, x = h.times[h.at] or h.more and h.last or FAR, h.served[1]
+  if x and x.time < other then other = x.time end
+  if other - own.time <= own.turn then return 1 end
+  return math.ceil((other - own.time) / own.turn - 1e-6)
+end
+
+local function count_in(A, account) -- what was taken of one with a cap runs
+  local list = {}
+  for _, J in ipairs(account.taken or {}) do
+    if not is_bad[J] then list[#list + 1], list[#list + 2] = J, '' end
+  end
+  if #list > 0 then r('HSET', P .. 'running:' .. A .. ':' .. account.name, unpack(list)) end
   account.taken = {}
 end
 
 local function settle(L, app) -- what was taken from an app's accounts, written down; returns whether any is left
   local A, accounts, moved, gone, full = app.name, app.accounts.key, {}, {}, {}
   for _, account in ipairs(app.used) do
-    count_in(A, account)
+    if account.cap then count_in(A, account) end
     if not account.is_empty and not account.is_capped then full[#full + 1] = account.jobs end
   end
   local all_are = #full == 0 or redis.call('EXISTS', unpack(full)) == #full -- nearly always: one question for all
@@ -165,41 +158,87 @@ local function settle(L, app) -- what was taken from an app's accounts, written 
   return (#gone == 0 and app.used[1] or r('EXISTS', accounts) == 1) and true
 end
 
+-- A hash that Redis keeps as a list (of up to 512 entries) is read through for each one that is added or taken out, and
+-- one long value makes it a table for good: so claims become one before they are many.
+local LONG = string.rep('-', 80)
+local function write_claims(key, list)
+  local n = r('HLEN', key)
+  local is_list = n <= 512 and n + #list / 2 >= 64 and (n == 0 or redis.call('OBJECT', 'ENCODING', key) ~= 'hashtable')
+  if is_list then r('HSET', key, '', LONG) end
+  r('HSET', key, unpack(list))
+  if is_list then r('HDEL', key, '') end
+end
+
+-- Popped ids become claims. An envelope says that the job is known; where there is none, because it is too large or
+-- the job is gone, its record is asked. Returns how many were not jobs of the lane.
+local function keep(L, ids)
+  local keys, claims, mark, bad = {}, {}, SEQ .. ':' .. L, 0
+  for i, J in ipairs(ids) do
+    keys[2 * i - 1], keys[2 * i] = P .. 'env:' .. J, P .. 'note:' .. J
+  end
+  local texts = #ids > 0 and redis.call('MGET', unpack(keys))
+  for i, J in ipairs(ids) do
+    local is_known = texts[2 * i - 1]
+    if not is_known then
+      local h = r('HMGET', P .. 'job:' .. J, 'lane', 'app', 'account')
+      is_known = h[1] == L and h[2] and h[3] and #J == 36 and string.find(J, '^[%x-]+$')
+      if not h[1] or not h[2] or not h[3] then erase(J) end
+    end
+    if is_known then
+      local n, k = #taken + 1, #claims
+      taken[n], mine[2 * n - 1], mine[2 * n], claims[k + 1], claims[k + 2] = J, J, mark, J, W
+      out[5 * n - 3], out[5 * n - 2], out[5 * n - 1], out[5 * n], out[5 * n + 1] = J, L, texts[2 * i - 1], texts[2 * i], 0
+    else
+      is_bad[J], bad = true, bad + 1
+    end
+  end
+  if #claims > 0 then write_claims(P .. 'claims:' .. L, claims) end
+  return bad
+end
+
+local function pop(account, n, ids) -- of an account's jobs, at most n; returns how many
+  local popped, count = r('ZPOPMIN', account.jobs, n), 0
+  for i = 1, #popped, 2 do
+    local J = popped[i]
+    ids[#ids + 1], count = J, count + 1
+    if account.cap then account.taken[#account.taken + 1], is_taken[J] = J, true end
+  end
+  account.is_empty = count < n
+  return count
+end
+
 local function take(L, want) -- returns how many
   local got, ids, used, key = 0, {}, {}, P .. 'apps:' .. L
-  local apps = takers(key, '', math.min(want, 32))
+  local apps = takers(key, nil, math.min(want, 32))
   while got < want and tries < TRIES do
     tries = tries + 1
     local app = first(apps)
     if not app then break end
-    local A = app.name
-    if not app.used then
-      app.used, used[#used + 1] = {}, app
-      app.accounts = takers(P .. 'accounts:' .. L .. ':' .. A, A .. ':', math.ceil((want - got) / #apps))
+    local A, accounts = app.name, app.accounts
+    if not accounts then
+      local others = #apps.names - apps.at + 1 + #apps.served
+      accounts = takers(P .. 'accounts:' .. L .. ':' .. A, A, math.ceil((want - got) / (1 + others)))
+      app.used, app.accounts, app.jobs, used[#used + 1] = {}, accounts, P .. 'jobs:' .. L .. ':' .. A .. ':', app
     end
-    local account = first(app.accounts)
+    local account = first(accounts)
     if account and not account.jobs then
-      account.jobs, account.taken = P .. 'jobs:' .. L .. ':' .. A .. ':' .. account.name, {}
-      account.room, account.got = 0, 0
+      account.jobs, account.got, account.room = app.jobs .. account.name, 0, account.cap and 0 or FAR
       app.used[#app.used + 1] = account
     end
     if account and account.room <= 0 then
       count_in(A, account)
-      account.room = room_under_cap(L, A, account.name)
+      account.room = room_under_cap(L, A, account.name, account.cap)
       account.is_capped = account.room <= 0
     end
-    if not account then
-      drop_first(apps)
-    elseif account.is_capped then
-      drop_first(app.accounts)
-    else
-      local n = pop(L, A, account, math.min(turns(apps), turns(app.accounts), want - got, account.room), ids)
+    if account and not account.is_capped then
+      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids)
       got, app.got, account.got, account.room = got + n, (app.got or 0) + n, account.got + n, account.room - n
       app.time, account.time = app.time + n * app.turn, account.time + n * account.turn
-      if account.is_empty then drop_first(app.accounts) else sink(app.accounts, 1) end
-      sink(apps, 1)
+      if not account.is_empty then give_back(accounts, account) end
     end
+    if account then give_back(apps, app) end
   end
+  got = got - keep(L, ids)
   local moved, gone = {}, {}
   for _, app in ipairs(used) do
     if not settle(L, app) then
@@ -268,28 +307,14 @@ while asked > 0 and #open > 0 and tries < TRIES do
   open = still
 end
 
-if tries >= TRIES then look_again(1) end
-if #taken == 0 then return { next_ms } end
-
-local mine, by_lane, keys, ids, out = {}, {}, {}, {}, { next_ms }
-for i, claim in ipairs(taken) do
-  local J, L = claim[1], claim[2]
-  mine[#mine + 1], mine[#mine + 2] = J, SEQ .. ':' .. L
-  local theirs = by_lane[L] or {}
-  theirs[#theirs + 1], theirs[#theirs + 2] = J, W
-  by_lane[L] = theirs
-  keys[#keys + 1], keys[#keys + 2] = P .. 'env:' .. J, P .. 'note:' .. J
-  ids[i] = J
-end
-r('HSET', P .. 'worker:' .. W, unpack(mine))
-for L, theirs in pairs(by_lane) do r('HSET', P .. 'claims:' .. L, unpack(theirs)) end
-local texts = redis.call('MGET', unpack(keys))
-local lost = r('EXISTS', P .. 'lost') == 1 and r('SMISMEMBER', P .. 'lost', unpack(ids)) or {}
-for i, claim in ipairs(taken) do
-  local at = #out
-  out[at + 1], out[at + 2], out[at + 3], out[at + 4] = claim[1], claim[2], texts[2 * i - 1], texts[2 * i]
-  out[at + 5] = lost[i] == 1 and 1 or 0
-  if lost[i] == 1 then r('SREM', P .. 'lost', claim[1]) end -- told once: counting twice would be worse than not at all
+if tries >= TRIES or next(is_bad) then look_again(1) end -- what is left
+out[1] = next_ms
+if #taken == 0 then return out end
+write_claims(P .. 'worker:' .. W, mine)
+local lost = r('EXISTS', P .. 'lost') == 1 and r('SMISMEMBER', P .. 'lost', unpack(taken)) or {}
+for i, is_lost in ipairs(lost) do -- told once: counting twice would be worse than not at all
+  out[5 * i + 1] = is_lost
+  if is_lost == 1 then r('SREM', P .. 'lost', taken[i]) end
 end
 -- This claim is full; what is left is the next sleeper's.
 if #taken == MAX then

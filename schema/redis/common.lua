@@ -7,7 +7,7 @@
 --   jobs:L:A:C       zset   J by priority, then age       ready:L         zset  all ready J by created: count and age
 --   delayed:L        zset   J by due time                 claims:L        hash  J -> W; its size is the concurrency
 --   worker:W         hash   J -> "claim call:L"           collecting:W    set   J; if W dies now, it counts as a loss
---   running:A:C      hash   claimed J of an account -> '' capped:A:C      set   L where the account waits for its cap
+--   running:A:C      hash   J of a capped account -> ''   capped:A:C      set   L where the account waits for its cap
 --   caps             hash   A:C -> accounts.max_running   weights         hash  A and A:C -> weight; who is not there: 1
 --   spent:L          hash   requests by slice of the window
 --   key:L#K          hash   one of several keys of a provider (K: its fingerprint): pauses, refusals

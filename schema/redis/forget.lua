@@ -27,7 +27,7 @@ end
 
 -- Nearly all are what they should be: claims of who says so, as both sides of the claim and the job's record have it.
 -- These are in no queue, and go together.
-local lanes, accounts, found, keys, capped, seen = {}, {}, {}, {}, {}, {}
+local lanes, accounts, found, keys, counted, seen = {}, {}, {}, {}, {}, {}
 for i, L in ipairs(W ~= '' and claims_of(W, ids) or {}) do
   local J = ids[i]
   if L and not seen[J] then
@@ -48,7 +48,8 @@ for L, of in pairs(lanes) do
       local account = accounts[running]
       if not account then
         account = { A, C, {} }
-        accounts[running], capped[#capped + 1] = account, P .. 'capped:' .. A .. ':' .. C
+        accounts[running] = account
+        counted[#counted + 1], counted[#counted + 2] = running, P .. 'capped:' .. A .. ':' .. C
       end
       account[3][#account[3] + 1] = J
       claims[#claims + 1], found[#found + 1], out[of.at[k]] = J, J, 1
@@ -64,9 +65,11 @@ end
 if #found > 0 then
   r('HDEL', P .. 'worker:' .. W, unpack(found))
   r('SREM', P .. 'collecting:' .. W, unpack(found))
-  for running, account in pairs(accounts) do r('HDEL', running, unpack(account[3])) end
-  if redis.call('EXISTS', unpack(capped)) > 0 then
-    for _, account in pairs(accounts) do opens = uncap(account[1], account[2]) or opens end
+  if redis.call('EXISTS', unpack(counted)) > 0 then -- of accounts with a cap
+    for running, account in pairs(accounts) do
+      r('HDEL', running, unpack(account[3]))
+      opens = uncap(account[1], account[2]) or opens
+    end
   end
   redis.call('DEL', unpack(keys))
   if r('EXISTS', P .. 'lost') == 1 then r('SREM', P .. 'lost', unpack(found)) end

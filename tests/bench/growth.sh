@@ -2,9 +2,10 @@
 # growth - what becomes dearer with more jobs, more accounts, more workers; and how many reads one dispatcher answers
 #
 # Sourced by scripts/bench. Three parts. claim: bench_queue's servers with 1,000 to 1,000,000 jobs of 10 or 10,000 accounts
-# take turns; what counts is Redis' own CPU for a claimed job. workers: the same schedule of jobs, with calls of a second,
-# for one worker and for four, in turns; what counts is the CPU of all workers. reads: finished jobs by id, by wrk with 64
-# connections on the same two cores, whole and with the ETag that the reader has.
+# take turns; what counts is Redis' own CPU for a claimed job, and beside it stands what reading a job by plain commands
+# costs in the same queue. workers: the same schedule of jobs, with calls of a second, for one worker and for four, in
+# turns; what counts is the CPU of all workers. reads: finished jobs by id, by wrk with 64 connections on the same two
+# cores, whole and with the ETag that the reader has.
 
 # BENCH_PARTS (--parts): of claim, workers, reads. BENCH_QUEUED: no more jobs than that in the queue.
 ROUNDS=${BENCH_ROUNDS:-5} PARTS=${BENCH_PARTS:-claim workers reads}
@@ -13,11 +14,15 @@ RATE=${BENCH_RATE:-500} SECONDS_EACH=${BENCH_SECONDS_EACH:-10} FINISHED=${BENCH_
 # --- claims ------------------------------------------------------------------------------------------
 
 bench_claims() {
-    local out queued accounts part us wall most_bytes=0 by_jobs=() by_accounts=() largest=0
+    local out queued accounts part us wall most_bytes=0 by_jobs=() by_accounts=() floors=() largest=0
     say "claims: queues of up to ${BENCH_QUEUED:-1000000} jobs"
     out=$("$programs/tests/bench/bench_queue" 2>>"$home/log/queue.log" | grep -E '^[0-9]+ [0-9]+ [a-z]+ ') || fail "bench_queue failed" queue
     while read -r queued accounts part us wall; do
         case $part in
+        floor)
+            figure "$queued queued, $accounts accounts: floor, record and envelope read (wall $wall)" "$us" us
+            [ "$accounts" != 10 ] || floors+=("$us")
+            ;;
         claim | publish | forget)
             figure "$queued queued, $accounts accounts: $part, Redis' CPU (wall $wall)" "$us" us
             [ "$part" = claim ] || continue
@@ -32,6 +37,7 @@ bench_claims() {
         esac
     done < <(sort -n <<<"$out")
     goal "claims, 10 accounts, by jobs queued: dearest to cheapest" "$(spread "${by_jobs[@]}")" ratio at_most 1.2
+    figure "the floor, 10 accounts, by jobs queued: dearest to cheapest" "$(spread "${floors[@]}")" ratio
     goal "claims, $largest queued, by accounts: dearest to cheapest" "$(spread "${by_accounts[@]}")" ratio at_most 1.2
     goal "memory of Redis for a queued job, the most" "$most_bytes" bytes at_most 1536
 }

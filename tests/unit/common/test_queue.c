@@ -266,6 +266,65 @@ Test(queue, a_capped_account_steps_aside_and_returns_when_a_claim_goes)
     world_free(w);
 }
 
+Test(queue, a_cap_that_is_new_counts_what_runs_already)
+{
+    struct world *w = world_new(2);
+    publish_many(w, 0, 3, "lane", "app", "a");
+    publish_many(w, 10, 2, "lane", "app", "b");
+    cr_expect_eq(claim(w, 1, 100), 5);
+    for (int i = 20; i < 23; i++) {
+        struct queue_item it = item(i, "lane", "app", "a");
+        it.account_cap = 2;
+        cr_expect_eq(publish(w, it), 1);
+    }
+    cr_expect_eq(claim(w, 2, 100), 0, "three run");
+    for (int i = 0; i < 2; i++) {
+        cr_expect_eq(claim(w, 2, 100), 0);
+        cr_expect_eq(forget(w, 1, job_id(i)), 1);
+    }
+    cr_expect_eq(claim(w, 2, 100), 1);
+    cr_expect_eq(claim(w, 2, 100), 0);
+    world_free(w);
+}
+
+static bool is_table(struct world *w, const char *key)
+{
+    return server_do(&w->server, "OBJECT ENCODING %s", key) == (long long)strlen("hashtable");
+}
+
+Test(queue, many_claims_are_a_table_not_a_list_that_is_read_through)
+{
+    struct world *w = world_new(1);
+    char worker[96];
+    (void)snprintf(worker, sizeof(worker), "kiln:{0}:worker:%s", w->at[1].worker);
+    publish_many(w, 0, 130, "lane", "app", "a");
+    cr_expect_eq(claim(w, 1, 20), 20);
+    cr_expect(!is_table(w, worker), "a few are smaller as a list");
+    for (int i = 0; i < 11; i++)
+        cr_expect_eq(claim(w, 1, 10), 10);
+    cr_expect(is_table(w, worker));
+    cr_expect(is_table(w, "kiln:{0}:claims:lane"));
+    cr_expect_eq(server_do(&w->server, "HLEN %s", worker), 130, "what made it one is gone");
+    cr_expect_eq(server_do(&w->server, "HLEN kiln:{0}:claims:lane"), 130);
+    world_free(w);
+}
+
+Test(queue, a_jobs_place_without_the_job_is_no_claim_and_hides_nobody)
+{
+    struct world *w = world_new(1);
+    publish_many(w, 0, 6, "lane", "app", "a");
+    for (int i = 0; i < 3; i++)
+        server_do(&w->server, "DEL kiln:{0}:job:%s kiln:{0}:env:%s", job_id(i), job_id(i));
+    server_do(&w->server, "DEL kiln:{0}:env:%s", job_id(3)); /* as one that is too large */
+    cr_expect_eq(claim(w, 1, 4), 1);
+    cr_expect_eq(claimed_number(w, 0), 3);
+    cr_expect_eq(w->a.ms, 1, "at once again");
+    cr_expect_eq(claim(w, 1, 4), 2);
+    cr_expect_eq(stats(w, "lane").ready, 0);
+    cr_expect_eq(stats(w, "lane").claimed, 3);
+    world_free(w);
+}
+
 /* --- claims ------------------------------------------------------------------------------------------------------- */
 
 Test(queue, a_job_is_published_once_also_while_claimed)
@@ -282,6 +341,19 @@ Test(queue, a_job_is_published_once_also_while_claimed)
     cr_expect_eq(server_do(&w->server, "DBSIZE"), server_do(&w->server, "EXISTS kiln:{0}:lanes kiln:{0}:wake"),
                  "nothing is left");
     cr_expect_eq(ASK(w, queue_publish(w->at[0].q, NULL, 0, on_done, &w->a)), 0);
+    world_free(w);
+}
+
+Test(queue, of_a_job_published_twice_in_one_call_the_last_place_holds)
+{
+    struct world *w = world_new(1);
+    struct queue_item items[] = { item(1, "one", "app", "a"), item(1, "one", "app", "a"), item(1, "two", "app", "b") };
+    cr_expect_eq(ASK(w, queue_publish(w->at[0].q, items, ARRAY_LEN(items), on_done, &w->a)), 2);
+    cr_expect_eq(stats(w, "one").ready, 0);
+    cr_expect_eq(stats(w, "two").ready, 1);
+    cr_expect_eq(claim(w, 1, 10), 1);
+    cr_expect_str_eq(w->a.claims[0].lane, "two");
+    cr_expect_eq(claim(w, 1, 10), 0);
     world_free(w);
 }
 
