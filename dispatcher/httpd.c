@@ -30,8 +30,8 @@ enum {
     STREAM_BLOCK_BYTES = 512,
 };
 
-struct httpd_conn { /* from NOTIFY_CONNECTION to its end */
-    struct httpd_conn *next, *prev;
+struct httpd_conn {                 /* from NOTIFY_CONNECTION to its end */
+    struct httpd_conn *next, *prev; /* of those that have a deadline; NULL: it has none */
     struct httpd *httpd;
     int fd;
     int64_t deadline_ms; /* 0: none */
@@ -105,14 +105,33 @@ static void httpd_run(struct httpd *h)
     httpd_check_idle(h);
 }
 
+/* Thousands may wait without a deadline; the sweep does not pass them. */
+static void conn_set_deadline(struct httpd_conn *c, int64_t deadline_ms) /* 0: none */
+{
+    struct httpd_conn *ring = &c->httpd->conns;
+
+    c->deadline_ms = deadline_ms;
+    if (deadline_ms > 0 && c->next == NULL) {
+        c->prev = ring->prev;
+        c->next = ring;
+        c->prev->next = c;
+        ring->prev = c;
+    } else if (deadline_ms == 0 && c->next != NULL) {
+        c->prev->next = c->next;
+        c->next->prev = c->prev;
+        c->next = c->prev = NULL;
+    }
+}
+
 static void httpd_on_sweep(uv_timer_t *t)
 {
     struct httpd *h = container_of(t, struct httpd, sweep);
     int64_t now = clock_mono_ms();
 
-    for (struct httpd_conn *c = h->conns.next; c != &h->conns; c = c->next) {
-        if (c->deadline_ms > 0 && now >= c->deadline_ms) {
-            c->deadline_ms = 0;
+    for (struct httpd_conn *c = h->conns.next, *next; c != &h->conns; c = next) {
+        next = c->next;
+        if (now >= c->deadline_ms) {
+            conn_set_deadline(c, 0);
             (void)shutdown(c->fd, SHUT_RDWR); /* it may be gone already */
         }
     }
@@ -134,16 +153,11 @@ static void httpd_on_connection(void *cls, struct MHD_Connection *connection, vo
             return; /* the first call of the handler refuses it */
         c->httpd = h;
         c->fd = info->connect_fd;
-        c->deadline_ms = clock_mono_ms() + HEAD_MS;
-        c->prev = h->conns.prev;
-        c->next = &h->conns;
-        c->prev->next = c;
-        h->conns.prev = c;
+        conn_set_deadline(c, clock_mono_ms() + HEAD_MS);
         h->connections++;
         *socket_context = c;
     } else if (c != NULL) {
-        c->prev->next = c->next;
-        c->next->prev = c->prev;
+        conn_set_deadline(c, 0);
         h->connections--;
         free(c->uri);
         free(c);
@@ -257,7 +271,7 @@ static enum MHD_Result request_queue(struct request *r)
         (void)MHD_add_response_header(r->response, r->headers[i].name, r->headers[i].value);
     if (r->is_closing || r->httpd->is_draining)
         (void)MHD_add_response_header(r->response, MHD_HTTP_HEADER_CONNECTION, "close");
-    r->conn->deadline_ms = r->is_stream ? 0 : clock_mono_ms() + ANSWER_MS + r->answer_bytes / ANSWER_BYTES_PER_MS;
+    conn_set_deadline(r->conn, r->is_stream ? 0 : clock_mono_ms() + ANSWER_MS + r->answer_bytes / ANSWER_BYTES_PER_MS);
     ok = MHD_queue_response(r->connection, (unsigned)r->status, r->response);
     MHD_destroy_response(r->response);
     r->response = NULL;
@@ -278,7 +292,7 @@ static void request_body(struct request *r, const char *data, size_t len)
             r->httpd->config.on_refused(r, ERR_UNAVAILABLE, NULL);
     }
     if (r->status != 0)
-        r->conn->deadline_ms = clock_mono_ms() + DISCARD_MS;
+        conn_set_deadline(r->conn, clock_mono_ms() + DISCARD_MS);
 }
 
 /* What the present state asks for: queue the answer, receive, or sleep. */
@@ -311,7 +325,7 @@ static enum MHD_Result httpd_on_call(void *cls, struct MHD_Connection *connectio
             return MHD_NO;
         *con_cls = r;
         h->in_flight++;
-        r->conn->deadline_ms = 0;
+        conn_set_deadline(r->conn, 0);
         e = httpd_check_headers(r, version);
         if (e != ERR_OK) {
             r->is_closing = true;
@@ -332,7 +346,7 @@ static enum MHD_Result httpd_on_call(void *cls, struct MHD_Connection *connectio
     }
     if (r->stage == REQUEST_BODY) {
         r->stage = REQUEST_RUN;
-        r->conn->deadline_ms = 0;
+        conn_set_deadline(r->conn, 0);
         if (r->status == 0)
             h->config.on_request(r);
     }
@@ -349,7 +363,7 @@ static void httpd_on_completed(void *cls, struct MHD_Connection *connection, voi
     (void)why;
     if (r == NULL)
         return;
-    r->conn->deadline_ms = clock_mono_ms() + IDLE_S * 1000 + HEAD_MS;
+    conn_set_deadline(r->conn, clock_mono_ms() + IDLE_S * 1000 + HEAD_MS);
     h->config.on_done(r);
     if (r->on_over != NULL)
         r->on_over(r);
@@ -452,7 +466,7 @@ void request_go_on(struct request *r, size_t limit, int64_t body_ms)
     r->stage = REQUEST_BODY;
     r->body_limit = limit;
     r->body.ceiling = limit + 1;
-    r->conn->deadline_ms = clock_mono_ms() + body_ms;
+    conn_set_deadline(r->conn, clock_mono_ms() + body_ms);
     request_wake(r);
 }
 
@@ -562,7 +576,7 @@ bool request_stream_write(struct request *r, const char *data, size_t len)
 void request_stream_end(struct request *r)
 {
     r->is_stream_over = true;
-    r->conn->deadline_ms = clock_mono_ms() + DISCARD_MS;
+    conn_set_deadline(r->conn, clock_mono_ms() + DISCARD_MS);
     request_wake(r);
 }
 
