@@ -421,7 +421,7 @@ static enum err jobs_show(struct request *r, const char *id, int64_t version, in
     if (s == NULL)
         return ERR_NOMEM;
     s->request = r;
-    return wait_ms > 0 ? watch_look(d->watch, id, r->app, version, wait_ms, show_on_seen, s)
+    return wait_ms > 0 ? watch_look(d->watch, r, id, version, wait_ms, show_on_seen, s)
                        : job_look(d->jobs->looks, id, r->app, show_on_seen, s);
 }
 
@@ -488,7 +488,7 @@ void jobs_get(struct request *r)
     if (!g->wants_attempts)
         e = jobs_show(r, id, version, wait_s * 1000);
     else if (wait_s > 0)
-        e = watch_wait(d->watch, id, r->app, version, wait_s * 1000, true, get_on_doc, g);
+        e = watch_wait(d->watch, r, id, version, wait_s * 1000, true, get_on_doc, g);
     else
         e = jobs_read(d->jobs, id, r->app, get_on_doc, g);
     if (e != ERR_OK)

@@ -6,14 +6,21 @@
 #include "common/core/job.h"
 #include "dispatcher/moved.h"
 
-enum { WATCH_BUCKETS = 4096, WATCH_TICK_MS = 25, WATCH_SLICES = 4 }; /* a slice of the buckets at each tick */
+enum {
+    WATCH_BUCKETS = 4096,
+    WATCH_TICK_MS = 25,
+    WATCH_SLICES = 4, /* a slice of the buckets at each tick */
+    PARK_MS = 1000,   /* who is answered sooner keeps its connection */
+};
 
 struct waiter {
     struct waiter *next;
     struct watch *watch;
+    struct request *request;
     char job[UUID_TEXT], app[UUID_TEXT];
     int64_t version, until_ms, read_ms; /* read_ms: when the next safety look is due */
     int64_t seen;                       /* the version read last; 0: none yet */
+    int64_t park_ms;                    /* when its connection parks; 0: has */
     bool is_reading, is_woken;          /* woken while being read: look once more */
     jobs_read_fn *fn;                   /* one of the two: what they want of the job */
     job_look_fn *look;
@@ -134,6 +141,10 @@ static void watch_on_moved(void *ctx, const char *job)
 /* The whole job where its end may be due, else only whether it has moved. */
 static void waiter_tick(struct waiter *w, int64_t now)
 {
+    if (w->park_ms > 0 && now >= w->park_ms) {
+        w->park_ms = 0;
+        request_park(w->request);
+    }
     if (w->is_reading)
         return;
     if (now >= w->until_ms || w->watch->is_releasing)
@@ -188,7 +199,7 @@ void watch_close(struct watch *w, void (*on_closed)(void *ctx), void *ctx)
     uv_close((uv_handle_t *)&w->timer, watch_on_closed);
 }
 
-static struct waiter *waiter_new(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms)
+static struct waiter *waiter_new(struct watch *w, struct request *r, const char *job, int64_t version, int64_t wait_ms)
 {
     struct waiter *one = calloc(1, sizeof(*one));
     size_t b;
@@ -197,7 +208,9 @@ static struct waiter *waiter_new(struct watch *w, const char *job, const char *a
         return NULL;
     one->watch = w;
     (void)uuid_lower(one->job, job);
-    (void)uuid_lower(one->app, app);
+    (void)uuid_lower(one->app, r->app);
+    one->request = r;
+    one->park_ms = clock_mono_ms() + PARK_MS;
     one->version = version;
     one->until_ms = clock_mono_ms() + wait_ms;
     one->read_ms = look_again(one, clock_mono_ms());
@@ -208,10 +221,10 @@ static struct waiter *waiter_new(struct watch *w, const char *job, const char *a
     return one;
 }
 
-enum err watch_wait(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms, bool read_now,
-                    jobs_read_fn *fn, void *ctx)
+enum err watch_wait(struct watch *w, struct request *r, const char *job, int64_t version, int64_t wait_ms,
+                    bool read_now, jobs_read_fn *fn, void *ctx)
 {
-    struct waiter *one = waiter_new(w, job, app, version, wait_ms);
+    struct waiter *one = waiter_new(w, r, job, version, wait_ms);
 
     if (one == NULL)
         return ERR_NOMEM;
@@ -222,10 +235,10 @@ enum err watch_wait(struct watch *w, const char *job, const char *app, int64_t v
     return ERR_OK;
 }
 
-enum err watch_look(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms,
+enum err watch_look(struct watch *w, struct request *r, const char *job, int64_t version, int64_t wait_ms,
                     job_look_fn *fn, void *ctx)
 {
-    struct waiter *one = waiter_new(w, job, app, version, wait_ms);
+    struct waiter *one = waiter_new(w, r, job, version, wait_ms);
 
     if (one == NULL)
         return ERR_NOMEM;

@@ -17,10 +17,10 @@ void watch_close(struct watch *w, void (*on_closed)(void *ctx), void *ctx); /* n
 
 /* Calls fn once: when the job is final, when its version is another than `version` (0: only the end counts), or when
  * wait_ms are over, always with the job as it is then. read_now: look before waiting. */
-enum err watch_wait(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms, bool read_now,
-                    jobs_read_fn *fn, void *ctx);
+enum err watch_wait(struct watch *w, struct request *r, const char *job, int64_t version, int64_t wait_ms,
+                    bool read_now, jobs_read_fn *fn, void *ctx);
 /* The same without the document, a third of the work; looks before waiting. */
-enum err watch_look(struct watch *w, const char *job, const char *app, int64_t version, int64_t wait_ms,
+enum err watch_look(struct watch *w, struct request *r, const char *job, int64_t version, int64_t wait_ms,
                     job_look_fn *fn, void *ctx);
 void watch_event(struct watch *w, const char *job, const char *state); /* state NULL: only progress */
 void watch_release(struct watch *w);                                   /* drain: everybody gets what is there now */
