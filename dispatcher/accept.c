@@ -279,7 +279,7 @@ static void one_accepted(struct accept_one *one, const struct ledger_accepted *g
     if (one->order.is_cached)
         cache_count(d, got->verdict == LEDGER_WAITING ? "wait" : "lead", 1);
     if (one->wait_s > 0 && !d->is_draining &&
-        watch_wait(d->watch, one->id, r->app, 0, one->wait_s * 1000, false, accepted_on_doc, one) == ERR_OK)
+        watch_wait(d->watch, r, one->id, 0, one->wait_s * 1000, false, accepted_on_doc, one) == ERR_OK)
         return;
     doc = fresh_doc(one, got->created_at);
     if (doc == NULL)
@@ -309,7 +309,7 @@ static void one_replayed(struct accept_one *one, const char *job)
 
     metric_add(metrics_counter(d->metrics, "kiln_replays_total", "Requests answered with an earlier job.", NULL), 1);
     if (one->wait_s > 0 && !d->is_draining)
-        e = watch_wait(d->watch, job, r->app, 0, one->wait_s * 1000, true, replayed_on_doc, one);
+        e = watch_wait(d->watch, r, job, 0, one->wait_s * 1000, true, replayed_on_doc, one);
     else
         e = jobs_read(d->jobs, job, r->app, replayed_on_doc, one);
     if (e != ERR_OK)

@@ -123,7 +123,7 @@ static enum err open_rooms(struct dispatcher *d, const struct config *config)
     if (d->queue == NULL || d->ledger == NULL || d->batch_ledger == NULL || d->auth == NULL || d->jobs == NULL ||
         d->inputs == NULL || d->artifacts == NULL || d->templates == NULL)
         return ERR_NOMEM;
-    d->watch = watch_new(d->loop, d->jobs);
+    d->watch = watch_new(d->loop, d->jobs, d->read);
     d->streams = streams_new(d);
     d->accept = accept_new(d);
     d->health = health_new(d);

@@ -2,12 +2,11 @@
  *
  * One uv_poll watches the daemon's epoll descriptor; after each MHD_run one timer is set from MHD_get_timeout. Answers
  * given while a connection is suspended resume it and mark the daemon dirty; a uv_prepare runs it once per turn of the
- * loop, so that a batch of 500 answers costs one MHD_run. Deadlines lie with the connections: a sweep each second shuts
- * down the sockets of those past theirs (never closes: the descriptor is libmicrohttpd's). */
-#include "dispatcher/httpd.h"
+ * loop, so that a batch of 500 answers costs one MHD_run. What waits long is not here: httpd_out.c. Deadlines lie with
+ * the connections: a sweep each second shuts down the sockets of those past theirs (never closes: the descriptor is
+ * libmicrohttpd's). */
 #include <assert.h>
 #include <errno.h>
-#include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -17,43 +16,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "common/base/clock.h"
+#include "dispatcher/httpd_inner.h"
 
 enum {
-    HEAD_MS = 10000,          /* from the first byte that could be sent to the end of the headers */
-    IDLE_S = 60,              /* keep-alive without a request */
-    DISCARD_MS = 5000,        /* a refused body is read and thrown away no longer than this */
-    ANSWER_MS = 30000,        /* an answer has this and */
-    ANSWER_BYTES_PER_MS = 16, /* goes on at this rate at the least */
-    POOL_BYTES = 11 * 1024,   /* our own limit of headers, and room for the answer's; each connection has one */
+    HEAD_MS = 10000,        /* from the first byte that could be sent to the end of the headers */
+    IDLE_S = 60,            /* keep-alive without a request */
+    POOL_BYTES = 11 * 1024, /* our own limit of headers, and room for the answer's; each connection has one */
     SWEEP_MS = 1000,
     REQUEST_ARENA_BYTES = 8 << 20,
-    STREAM_BLOCK_BYTES = 512,
-};
-
-struct httpd_conn { /* from NOTIFY_CONNECTION to its end */
-    struct httpd_conn *next, *prev;
-    struct httpd *httpd;
-    int fd;
-    int64_t deadline_ms; /* 0: none */
-    char *uri;           /* of the present request, undecoded */
-};
-
-struct httpd {
-    struct httpd_config config;
-    struct MHD_Daemon *daemon;
-    uv_poll_t poll;
-    uv_timer_t timer, sweep;
-    uv_prepare_t prepare;
-    int open_handles;
-    int listen_fd; /* ours to close after the quiesce */
-    int port;
-    bool is_dirty, is_draining, is_closed;
-    size_t in_flight, connections;
-    struct httpd_conn conns; /* ring */
-    void (*on_idle)(void *ctx);
-    void *idle_ctx;
-    void (*on_closed)(void *ctx);
-    void *closed_ctx;
 };
 
 /* ---- the loop ---- */
@@ -78,6 +48,9 @@ static void httpd_on_prepare(uv_prepare_t *p)
 
     if (h->is_dirty)
         httpd_run(h);
+    httpd_out_flush(h);
+    if (h->is_dirty) /* again: do not sleep on it */
+        uv_timer_start(&h->timer, httpd_on_timer, 0, 0);
 }
 
 static void httpd_check_idle(struct httpd *h)
@@ -105,14 +78,33 @@ static void httpd_run(struct httpd *h)
     httpd_check_idle(h);
 }
 
+/* Thousands may wait without a deadline; the sweep does not pass them. */
+void conn_set_deadline(struct httpd_conn *c, int64_t deadline_ms) /* 0: none */
+{
+    struct httpd_conn *ring = &c->httpd->conns;
+
+    c->deadline_ms = deadline_ms;
+    if (deadline_ms > 0 && c->next == NULL) {
+        c->prev = ring->prev;
+        c->next = ring;
+        c->prev->next = c;
+        ring->prev = c;
+    } else if (deadline_ms == 0 && c->next != NULL) {
+        c->prev->next = c->next;
+        c->next->prev = c->prev;
+        c->next = c->prev = NULL;
+    }
+}
+
 static void httpd_on_sweep(uv_timer_t *t)
 {
     struct httpd *h = container_of(t, struct httpd, sweep);
     int64_t now = clock_mono_ms();
 
-    for (struct httpd_conn *c = h->conns.next; c != &h->conns; c = c->next) {
-        if (c->deadline_ms > 0 && now >= c->deadline_ms) {
-            c->deadline_ms = 0;
+    for (struct httpd_conn *c = h->conns.next, *next; c != &h->conns; c = next) {
+        next = c->next;
+        if (now >= c->deadline_ms) {
+            conn_set_deadline(c, 0);
             (void)shutdown(c->fd, SHUT_RDWR); /* it may be gone already */
         }
     }
@@ -134,20 +126,19 @@ static void httpd_on_connection(void *cls, struct MHD_Connection *connection, vo
             return; /* the first call of the handler refuses it */
         c->httpd = h;
         c->fd = info->connect_fd;
-        c->deadline_ms = clock_mono_ms() + HEAD_MS;
-        c->prev = h->conns.prev;
-        c->next = &h->conns;
-        c->prev->next = c;
-        h->conns.prev = c;
+        c->is_theirs = true;
+        conn_set_deadline(c, clock_mono_ms() + HEAD_MS);
         h->connections++;
         *socket_context = c;
     } else if (c != NULL) {
-        c->prev->next = c->next;
-        c->next->prev = c->prev;
-        h->connections--;
-        free(c->uri);
-        free(c);
         *socket_context = NULL;
+        c->is_theirs = false;
+        if (!c->is_out) { /* else what ends here is the blank in its place */
+            conn_set_deadline(c, 0);
+            h->connections--;
+            c->is_gone = true;
+        }
+        conn_free(c);
     }
 }
 
@@ -220,7 +211,8 @@ static enum err httpd_check_headers(struct request *r, const char *version)
     return ERR_OK;
 }
 
-static struct request *request_new(struct httpd *h, struct MHD_Connection *connection, const char *method)
+static struct request *request_new(struct httpd *h, struct MHD_Connection *connection, const char *method,
+                                   const char *version)
 {
     struct httpd_conn *c = httpd_conn_of(connection);
     struct arena *a = c != NULL && c->uri != NULL ? arena_new(REQUEST_ARENA_BYTES) : NULL;
@@ -236,6 +228,7 @@ static struct request *request_new(struct httpd *h, struct MHD_Connection *conne
     r->conn = c;
     r->connection = connection;
     r->ctx = h->config.ctx;
+    r->is_plain = strcmp(version, "HTTP/1.0") == 0;
     r->began_us = clock_mono_us();
     r->method = arena_strdup(a, method);
     mark = strchr(c->uri, '?');
@@ -257,7 +250,7 @@ static enum MHD_Result request_queue(struct request *r)
         (void)MHD_add_response_header(r->response, r->headers[i].name, r->headers[i].value);
     if (r->is_closing || r->httpd->is_draining)
         (void)MHD_add_response_header(r->response, MHD_HTTP_HEADER_CONNECTION, "close");
-    r->conn->deadline_ms = r->is_stream ? 0 : clock_mono_ms() + ANSWER_MS + r->answer_bytes / ANSWER_BYTES_PER_MS;
+    conn_set_deadline(r->conn, clock_mono_ms() + httpd_answer_ms(r->answer_bytes));
     ok = MHD_queue_response(r->connection, (unsigned)r->status, r->response);
     MHD_destroy_response(r->response);
     r->response = NULL;
@@ -278,14 +271,55 @@ static void request_body(struct request *r, const char *data, size_t len)
             r->httpd->config.on_refused(r, ERR_UNAVAILABLE, NULL);
     }
     if (r->status != 0)
-        r->conn->deadline_ms = clock_mono_ms() + DISCARD_MS;
+        conn_set_deadline(r->conn, clock_mono_ms() + HTTPD_DISCARD_MS);
 }
 
-/* What the present state asks for: queue the answer, receive, or sleep. */
-static enum MHD_Result request_step(struct request *r)
+void request_wake(struct request *r)
 {
-    if (r->status != 0)
+    if (!r->is_suspended)
+        return;
+    r->is_suspended = false;
+    r->is_resumed = true;
+    r->httpd->is_dirty = true;
+    MHD_resume_connection(r->connection);
+}
+
+static void request_keep_headers(struct request *r) /* those that are asked for while it waits */
+{
+    r->host = arena_strdup(r->arena, request_header(r, "Host"));
+    r->if_none_match = arena_strdup(r->arena, request_header(r, "If-None-Match"));
+}
+
+/* A stream, or one that parks. It may leave in the turn after it was resumed (httpd_out.c); resumed: this is that turn.
+ */
+static enum MHD_Result request_leave(struct request *r, bool resumed)
+{
+    if (!resumed) {
+        r->is_suspended = true;
+        MHD_suspend_connection(r->connection);
+        request_wake(r);
+        return MHD_YES;
+    }
+    r->is_leaving = false;
+    request_keep_headers(r);
+    if (conn_leave(r->conn, r)) {
+        r->connection = NULL;
+        return MHD_NO;
+    }
+    if (r->is_stream)
+        return MHD_NO; /* no descriptor left; it may come back */
+    r->is_suspended = true;
+    MHD_suspend_connection(r->connection);
+    return MHD_YES;
+}
+
+/* What the present state asks for: queue the answer, leave, receive, or sleep. */
+static enum MHD_Result request_step(struct request *r, bool resumed)
+{
+    if (r->status != 0 && !r->is_stream)
         return request_queue(r);
+    if (r->is_leaving && r->stage == REQUEST_RUN)
+        return request_leave(r, resumed);
     if (r->stage == REQUEST_BODY) {
         r->is_head_over = true;
         return MHD_YES;
@@ -301,17 +335,18 @@ static enum MHD_Result httpd_on_call(void *cls, struct MHD_Connection *connectio
 {
     struct httpd *h = cls;
     struct request *r = *con_cls;
+    bool resumed = r != NULL && r->is_resumed;
 
     (void)url; /* decoded, with NULs and all; we keep the raw one */
     if (r == NULL) {
         enum err e;
 
-        r = request_new(h, connection, method);
+        r = request_new(h, connection, method, version);
         if (r == NULL)
             return MHD_NO;
         *con_cls = r;
         h->in_flight++;
-        r->conn->deadline_ms = 0;
+        conn_set_deadline(r->conn, 0);
         e = httpd_check_headers(r, version);
         if (e != ERR_OK) {
             r->is_closing = true;
@@ -319,10 +354,11 @@ static enum MHD_Result httpd_on_call(void *cls, struct MHD_Connection *connectio
         } else {
             h->config.on_head(r);
         }
-        return request_step(r);
+        return request_step(r, false);
     }
+    r->is_resumed = false;
     if (!r->is_head_over)
-        return request_step(r);
+        return request_step(r, false);
     if (*upload_data_size > 0) {
         if (r->is_suspended)
             return MHD_YES; /* 0.9.75 goes on with the chunks it has read; untaken, they come again after the resume */
@@ -332,24 +368,18 @@ static enum MHD_Result httpd_on_call(void *cls, struct MHD_Connection *connectio
     }
     if (r->stage == REQUEST_BODY) {
         r->stage = REQUEST_RUN;
-        r->conn->deadline_ms = 0;
+        conn_set_deadline(r->conn, 0);
         if (r->status == 0)
             h->config.on_request(r);
+        resumed = false; /* for the body, that was: it may be in the epoll set again */
     }
-    return request_step(r);
+    return request_step(r, resumed);
 }
 
-static void httpd_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
-                               enum MHD_RequestTerminationCode why)
+void request_finish(struct request *r)
 {
-    struct httpd *h = cls;
-    struct request *r = *con_cls;
+    struct httpd *h = r->httpd;
 
-    (void)connection;
-    (void)why;
-    if (r == NULL)
-        return;
-    r->conn->deadline_ms = clock_mono_ms() + IDLE_S * 1000 + HEAD_MS;
     h->config.on_done(r);
     if (r->on_over != NULL)
         r->on_over(r);
@@ -358,12 +388,38 @@ static void httpd_on_completed(void *cls, struct MHD_Connection *connection, voi
     buf_done(&r->body);
     buf_done(&r->stream);
     arena_free(r->arena);
-    *con_cls = NULL;
     h->in_flight--;
+}
+
+static void httpd_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                               enum MHD_RequestTerminationCode why)
+{
+    struct request *r = *con_cls;
+
+    (void)cls;
+    (void)connection;
+    (void)why;
+    *con_cls = NULL;
+    if (r == NULL || r->conn->is_out)
+        return;
+    conn_set_deadline(r->conn, clock_mono_ms() + IDLE_S * 1000 + HEAD_MS);
+    request_finish(r);
+}
+
+/* No more than its fair share in descriptors, since libmicrohttpd does not count those that have left. */
+static enum MHD_Result httpd_on_accept(void *cls, const struct sockaddr *from, socklen_t from_len)
+{
+    const struct httpd *h = cls;
+
+    (void)from;
+    (void)from_len;
+    return h->connections < h->config.max_connections ? MHD_YES : MHD_NO;
 }
 
 const char *request_header(const struct request *r, const char *name)
 {
+    if (r->connection == NULL) /* it has left: these are kept */
+        return strcmp(name, "Host") == 0 ? r->host : strcmp(name, "If-None-Match") == 0 ? r->if_none_match : NULL;
     return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
 }
 
@@ -433,15 +489,6 @@ size_t request_content_length(const struct request *r)
     return (size_t)n;
 }
 
-static void request_wake(struct request *r)
-{
-    if (!r->is_suspended)
-        return;
-    r->is_suspended = false;
-    r->httpd->is_dirty = true;
-    MHD_resume_connection(r->connection);
-}
-
 void request_go_on(struct request *r, size_t limit, int64_t body_ms)
 {
     assert(r->stage == REQUEST_HEAD && r->status == 0);
@@ -452,7 +499,7 @@ void request_go_on(struct request *r, size_t limit, int64_t body_ms)
     r->stage = REQUEST_BODY;
     r->body_limit = limit;
     r->body.ceiling = limit + 1;
-    r->conn->deadline_ms = clock_mono_ms() + body_ms;
+    conn_set_deadline(r->conn, clock_mono_ms() + body_ms);
     request_wake(r);
 }
 
@@ -483,24 +530,45 @@ void request_add_header(struct request *r, const char *name, const char *value)
         r->headers[r->header_count++] = (struct request_header){ n, v };
 }
 
-static void request_answer(struct request *r, int status, const char *mime, struct MHD_Response *response)
+void request_park(struct request *r)
+{
+    if (r->connection == NULL || r->status != 0)
+        return;
+    r->is_leaving = true;
+    request_wake(r);
+}
+
+void request_set_answer(struct request *r, int status, const char *mime)
 {
     assert(r->status == 0);
     r->status = status;
-    r->response = response;
     if (mime != NULL)
         request_add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, mime);
     request_add_header(r, "Request-Id", r->id);
+}
+
+static void request_answer(struct request *r, int status, const char *mime, struct MHD_Response *response)
+{
+    request_set_answer(r, status, mime);
+    r->response = response;
     request_wake(r);
 }
 
 void request_reply(struct request *r, int status, const char *mime, struct buf *body)
 {
     size_t len = body != NULL ? body->len : 0;
-    char *data = body != NULL ? buf_take(body) : NULL;
-    struct MHD_Response *response =
-        data != NULL ? MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE)
-                     : MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *response;
+    char *data;
+
+    if (r->connection == NULL) {
+        request_answer_out(r, status, mime, body);
+        if (body != NULL)
+            buf_done(body);
+        return;
+    }
+    data = body != NULL ? buf_take(body) : NULL;
+    response = data != NULL ? MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE)
+                            : MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
 
     r->answer_bytes = (int64_t)len;
     request_answer(r, status, mime, response);
@@ -508,62 +576,9 @@ void request_reply(struct request *r, int status, const char *mime, struct buf *
 
 void request_reply_file(struct request *r, int status, const char *mime, int fd, int64_t offset, int64_t length)
 {
+    assert(r->connection != NULL); /* files are asked for, not waited for */
     r->answer_bytes = length;
     request_answer(r, status, mime, MHD_create_response_from_fd_at_offset64((uint64_t)length, fd, (uint64_t)offset));
-}
-
-/* ---- streams ---- */
-
-static ssize_t stream_on_read(void *cls, uint64_t pos, char *to, size_t max)
-{
-    struct request *r = cls;
-    size_t left = r->stream.len - r->stream_at, n = left < max ? left : max;
-
-    (void)pos;
-    if (n > 0) {
-        memcpy(to, r->stream.data + r->stream_at, n);
-        r->stream_at += n;
-        if (r->stream_at == r->stream.len) {
-            buf_done(&r->stream); /* a quiet stream keeps no buffer */
-            r->stream_at = 0;
-        }
-        return (ssize_t)n;
-    }
-    if (r->is_stream_over)
-        return MHD_CONTENT_READER_END_OF_STREAM;
-    r->is_suspended = true; /* 0 without this would spin */
-    MHD_suspend_connection(r->connection);
-    return 0;
-}
-
-void request_stream(struct request *r)
-{
-    r->is_stream = true;
-    request_answer(r, 200, "text/event-stream",
-                   MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, stream_on_read, r, NULL));
-}
-
-bool request_stream_write(struct request *r, const char *data, size_t len)
-{
-    if (r->is_stream_over)
-        return false;
-    if (r->stream_at > 0) {
-        r->stream.len -= r->stream_at;
-        memmove(r->stream.data, r->stream.data + r->stream_at, r->stream.len);
-        r->stream_at = 0;
-    }
-    r->stream.ceiling = HTTPD_STREAM_BYTES;
-    if (r->stream.len + len > HTTPD_STREAM_BYTES || !buf_add(&r->stream, data, len))
-        return false;
-    request_wake(r);
-    return true;
-}
-
-void request_stream_end(struct request *r)
-{
-    r->is_stream_over = true;
-    r->conn->deadline_ms = clock_mono_ms() + DISCARD_MS;
-    request_wake(r);
 }
 
 /* ---- start and stop ---- */
@@ -607,12 +622,13 @@ enum err httpd_new(const struct httpd_config *config, struct httpd **out, char *
         return ERR_NOMEM;
     h->config = *config;
     h->conns.next = h->conns.prev = &h->conns;
-    h->listen_fd = httpd_listen(config->host, config->port, &h->port, problem, problem_size);
+    h->listen_fd = httpd_out_open(h) ? httpd_listen(config->host, config->port, &h->port, problem, problem_size) : -1;
     if (h->listen_fd < 0) {
+        httpd_out_done(h);
         free(h);
         return ERR_IO;
     }
-    h->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, httpd_on_call, h,
+    h->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, httpd_on_accept, h, httpd_on_call, h,
                                  MHD_OPTION_LISTEN_SOCKET, h->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
                                  (unsigned)config->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_STRICT_FOR_CLIENT,
@@ -624,6 +640,7 @@ enum err httpd_new(const struct httpd_config *config, struct httpd **out, char *
         if (h->daemon != NULL)
             MHD_stop_daemon(h->daemon);
         close(h->listen_fd);
+        httpd_out_done(h);
         free(h);
         return ERR_IO;
     }
@@ -634,6 +651,7 @@ enum err httpd_new(const struct httpd_config *config, struct httpd **out, char *
     uv_poll_start(&h->poll, UV_READABLE, httpd_on_poll);
     uv_timer_start(&h->sweep, httpd_on_sweep, SWEEP_MS, SWEEP_MS);
     uv_prepare_start(&h->prepare, httpd_on_prepare);
+    httpd_out_start(h);
     h->is_dirty = true;
     *out = h;
     return ERR_OK;
@@ -673,19 +691,21 @@ static void httpd_on_handle_closed(uv_handle_t *handle)
         return;
     if (h->on_closed != NULL)
         h->on_closed(h->closed_ctx);
+    httpd_out_done(h);
     free(h);
 }
 
 void httpd_close(struct httpd *h, void (*on_closed)(void *ctx), void *ctx)
 {
     uv_handle_t *handles[] = { (uv_handle_t *)&h->poll, (uv_handle_t *)&h->timer, (uv_handle_t *)&h->sweep,
-                               (uv_handle_t *)&h->prepare };
+                               (uv_handle_t *)&h->prepare, (uv_handle_t *)&h->out.poll };
 
     h->is_closed = true;
     h->on_closed = on_closed;
     h->closed_ctx = ctx;
     uv_poll_stop(&h->poll);
     MHD_stop_daemon(h->daemon); /* closes the listening socket too, unless it was quiesced */
+    httpd_out_stop(h);
     h->open_handles = (int)ARRAY_LEN(handles);
     for (size_t i = 0; i < ARRAY_LEN(handles); i++) {
         handles[i]->data = h;

@@ -64,7 +64,10 @@ struct request {
     struct MHD_Connection *connection;
     struct MHD_Response *response;
     enum request_stage stage;
-    bool is_head_over, is_suspended, is_counted, is_closing;
+    bool is_head_over, is_suspended, is_resumed, is_counted, is_closing;
+    bool is_plain;                    /* HTTP/1.0: no chunks */
+    bool is_leaving;                  /* libmicrohttpd, at the next turn */
+    const char *host, *if_none_match; /* kept of the headers of one that has left: its connection is NULL */
     size_t body_limit, body_bytes;
     int status; /* of the answer; 0: none yet */
     struct request_header {
@@ -81,7 +84,7 @@ struct httpd_config {
     uv_loop_t *loop;
     const char *host;       /* numeric address */
     int port;               /* 0: any; see httpd_port */
-    size_t max_connections; /* what is more waits in the kernel's queue, unanswered */
+    size_t max_connections; /* what is more waits in the kernel's queue, or is closed, unanswered */
     void (*on_head)(struct request *r);
     void (*on_request)(struct request *r);
     void (*on_refused)(struct request *r, enum err code, const char *detail); /* answer it: limits, framing */
@@ -111,6 +114,10 @@ size_t request_content_length(const struct request *r); /* 0: absent or chunked 
 void request_close(struct request *r);                  /* the connection ends with the answer */
 void request_pause(struct request *r);                  /* from the sink: no more bytes until */
 void request_resume(struct request *r);                 /* this */
+
+/* It waits for an answer that may be long in coming: it leaves libmicrohttpd, keeps of its headers Host and
+ * If-None-Match only, and is answered with Connection: close. The request stays until it is answered, as before. */
+void request_park(struct request *r);
 
 /* Both values are copied into the arena. */
 void request_add_header(struct request *r, const char *name, const char *value);

@@ -350,7 +350,7 @@ static void get_on_doc(void *ctx, enum err err, json_t *doc)
     get_progress(g);
 }
 
-/* The same without `expand` and without waiting, which is what is asked most: from columns, as text. */
+/* The same without `expand`, which is what is asked most: from columns, as text. */
 struct job_show {
     struct request *request;
     struct buf text;
@@ -413,14 +413,16 @@ enum err jobs_look(struct jobs *j, const char *job, const char *app, job_look_fn
     return job_look(j->looks, job, app, fn, ctx);
 }
 
-static enum err jobs_show(struct request *r, const char *id)
+static enum err jobs_show(struct request *r, const char *id, int64_t version, int64_t wait_ms)
 {
     struct job_show *s = arena_alloc(r->arena, sizeof(*s));
+    struct dispatcher *d = dispatcher_of(r);
 
     if (s == NULL)
         return ERR_NOMEM;
     s->request = r;
-    return job_look(dispatcher_of(r)->jobs->looks, id, r->app, show_on_seen, s);
+    return wait_ms > 0 ? watch_look(d->watch, r, id, version, wait_ms, show_on_seen, s)
+                       : job_look(d->jobs->looks, id, r->app, show_on_seen, s);
 }
 
 /* Answered with 304 by what was read a moment ago. */
@@ -480,12 +482,15 @@ void jobs_get(struct request *r)
 
         snprintf(applied, sizeof(applied), "wait=%lld", (long long)wait_s);
         request_add_header(r, "Preference-Applied", applied);
-        e = watch_wait(d->watch, id, r->app, version, d->is_draining ? 0 : wait_s * 1000, true, get_on_doc, g);
-    } else if (g->wants_attempts) {
-        e = jobs_read(d->jobs, id, r->app, get_on_doc, g);
-    } else {
-        e = jobs_show(r, id);
     }
+    if (d->is_draining)
+        wait_s = 0;
+    if (!g->wants_attempts)
+        e = jobs_show(r, id, version, wait_s * 1000);
+    else if (wait_s > 0)
+        e = watch_wait(d->watch, r, id, version, wait_s * 1000, true, get_on_doc, g);
+    else
+        e = jobs_read(d->jobs, id, r->app, get_on_doc, g);
     if (e != ERR_OK)
         problem_backend(r, e);
 }

@@ -10,11 +10,14 @@
 #include "common/core/job.h"
 #include "dispatcher/dispatcher.h"
 #include "dispatcher/jobs.h"
+#include "dispatcher/moved.h"
 #include "dispatcher/problem.h"
 
 enum {
     BUCKETS = 4096,
-    TICK_MS = 250,
+    ASK_MS = 50,    /* whether jobs have moved is asked so often, for those that an event hints at too, */
+    SLICES = 20,    /* and a part of the streams looked over: all at once would take the loop ten milliseconds */
+    HUB_SLICES = 5, /* those of apps more often: they catch up by it */
     BEAT_MS = 15000,
     REREAD_MS = 5000,
     LOOK_MS = 2000,        /* a hub looks at least so often, for ends whose event was lost */
@@ -55,6 +58,8 @@ struct hub { /* of an app with open streams */
 struct streams {
     struct dispatcher *d;
     uv_timer_t timer, soon;
+    struct moved *moved;
+    unsigned ticks;
     size_t count;
     bool is_releasing;
     struct stream *buckets[BUCKETS];
@@ -229,6 +234,25 @@ static void job_read(struct stream *s)
     if (s->is_reading)
         return;
     s->is_reading = jobs_look(s->streams->d->jobs, s->job, s->app, job_on_seen, s) == ERR_OK;
+}
+
+/* Read it if it has moved: told within ASK_MS. */
+static void job_ask(struct stream *s)
+{
+    if (!s->is_reading && moved_add(s->streams->moved, s->job, s->version))
+        s->read_ms = clock_mono_ms();
+}
+
+static void job_on_moved(void *ctx, const char *job)
+{
+    struct streams *all = ctx;
+    struct stream *next;
+
+    for (struct stream *s = all->buckets[hash_of(job) % BUCKETS]; s != NULL; s = next) {
+        next = s->next;
+        if (strcmp(s->job, job) == 0 && !s->is_reading)
+            job_read(s);
+    }
 }
 
 void streams_of_job(struct request *r)
@@ -486,8 +510,10 @@ void streams_event(struct streams *all, const char *job, const char *state, cons
                      phase, percent);
             stream_event(s, "progress", NULL, data);
         }
-        if (state != NULL || clock_mono_ms() - s->read_ms >= 1000)
+        if (state != NULL)
             job_read(s);
+        else if (clock_mono_ms() - s->read_ms >= 1000)
+            job_ask(s); /* it runs, and another version says so; by then it may have ended, and need no look */
     }
     if (state == NULL || !job_state_is_final(state) || all->hubs == NULL)
         return;
@@ -509,9 +535,19 @@ static void tick(struct stream *s, int64_t now)
         (void)stream_say(s, beat, sizeof(beat) - 1); /* also how a client that went is found out */
     /* up to a quarter sooner, each job by its own: thousands that were opened together do not all look in one tick */
     if (s->hub == NULL && now - s->read_ms >= REREAD_MS - (int64_t)(hash_of(s->job) % (REREAD_MS / 4)))
-        job_read(s);
+        job_ask(s);
     if (s->hub != NULL && s->is_again && !s->is_reading && s->request->stream.len == 0)
         stream_catch_up(s);
+}
+
+static void tick_jobs(struct streams *all, int64_t now)
+{
+    size_t step = all->is_releasing ? 1 : SLICES; /* to a slice belongs each bucket of that remainder */
+
+    for (size_t i = all->is_releasing ? 0 : all->ticks % SLICES; i < BUCKETS; i += step) {
+        for (struct stream *s = all->buckets[i]; s != NULL; s = s->next)
+            tick(s, now);
+    }
 }
 
 static void streams_on_timer(uv_timer_t *t)
@@ -519,12 +555,11 @@ static void streams_on_timer(uv_timer_t *t)
     struct streams *all = container_of(t, struct streams, timer);
     int64_t now = clock_mono_ms();
 
-    if (all->count == 0)
+    if (all->count > 0)
+        tick_jobs(all, now);
+    moved_ask(all->moved);
+    if (all->ticks++ % HUB_SLICES > 0 && !all->is_releasing)
         return;
-    for (size_t i = 0; i < BUCKETS; i++) {
-        for (struct stream *s = all->buckets[i]; s != NULL; s = s->next)
-            tick(s, now);
-    }
     for (struct hub *h = all->hubs; h != NULL; h = h->next) {
         for (struct stream *s = h->list; s != NULL; s = s->next)
             tick(s, now);
@@ -539,12 +574,14 @@ struct streams *streams_new(struct dispatcher *d)
 {
     struct streams *s = calloc(1, sizeof(*s));
 
-    if (s == NULL)
+    if (s == NULL || (s->moved = moved_new(d->read, job_on_moved, s)) == NULL) {
+        free(s);
         return NULL;
+    }
     s->d = d;
     uv_timer_init(d->loop, &s->timer);
     uv_timer_init(d->loop, &s->soon);
-    uv_timer_start(&s->timer, streams_on_timer, TICK_MS, TICK_MS);
+    uv_timer_start(&s->timer, streams_on_timer, ASK_MS, ASK_MS);
     return s;
 }
 
@@ -561,6 +598,7 @@ void streams_close(struct streams *s, void (*on_closed)(void *ctx), void *ctx)
     s->on_closed = on_closed;
     s->closed_ctx = ctx;
     s->handles = 2;
+    moved_free(s->moved); /* here: the db is gone when streams_free is called */
     s->timer.data = s->soon.data = s;
     uv_close((uv_handle_t *)&s->timer, streams_on_closed);
     uv_close((uv_handle_t *)&s->soon, streams_on_closed);

@@ -36,6 +36,18 @@ Test(reads, a_job_as_json_has_everything_and_its_artifacts_in_order)
     test_done(c);
 }
 
+Test(reads, only_jobs_of_another_version_have_moved)
+{
+    PGconn *c = with_jobs();
+
+    DO(c, "select t_start(1, array[j(1)])");
+    ANSWER(c, "t|t|f|t",
+           "with m as (select id from kiln_moved(array[j(1), j(2), j(3), j(99)], array[1, 0, 1, 1])) "
+           "select j(1) in (select id from m), j(2) in (select id from m), j(3) in (select id from m), "
+           "j(99) in (select id from m)");
+    test_done(c);
+}
+
 Test(reads, every_column_of_a_job_is_in_its_json)
 {
     PGconn *c = with_jobs();

@@ -260,7 +260,7 @@ Test(jobs, the_house_does_not_spin_while_a_hundred_wait)
         cr_expect_eq(statuses[i], 200);
     {
         struct reply r = front_get(&f, "/metrics");
-        const char *line = strstr(r.body, "kiln_db_seconds_count{call=\"job\"}");
+        const char *line = strstr(r.body, "kiln_db_seconds_count{call=\"job_look\"}");
 
         cr_assert_not_null(line);
         cr_expect_lt(strtol(strchr(line, '}') + 1, NULL, 10), 120, "reads of waiters are gathered: %s",

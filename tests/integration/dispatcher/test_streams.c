@@ -31,15 +31,46 @@ static void dechunk(char *text)
     *to = '\0';
 }
 
-static int begin(struct front *f, const char *path, const char *key, const char *last)
+static int begin_as(struct front *f, const char *version, const char *path, const char *key, const char *more)
 {
     char head[512];
     int fd = front_connect(f);
 
-    snprintf(head, sizeof(head), "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s%s%s\r\n", path, key,
-             last != NULL ? "Last-Event-ID: " : "", last != NULL ? last : "", last != NULL ? "\r\n" : "");
+    snprintf(head, sizeof(head), "GET %s %s\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s\r\n", path, version, key,
+             more);
     cr_assert_eq(send(fd, head, strlen(head), 0), (ssize_t)strlen(head));
     return fd;
+}
+
+static int begin(struct front *f, const char *path, const char *key, const char *last)
+{
+    char more[128] = "";
+
+    if (last != NULL)
+        snprintf(more, sizeof(more), "Last-Event-ID: %s\r\n", last);
+    return begin_as(f, "HTTP/1.1", path, key, more);
+}
+
+static void reset(int fd) /* goes without a good-bye */
+{
+    struct linger at_once = { .l_onoff = 1 };
+
+    cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    close(fd);
+}
+
+static bool shows(struct front *f, const char *line) /* in the metrics, within ten seconds */
+{
+    for (int i = 0; i < 200; i++) {
+        struct reply r = front_get(f, "/metrics");
+        bool is_there = strstr(r.body, line) != NULL;
+
+        reply_done(&r);
+        if (is_there)
+            return true;
+        (void)poll(NULL, 0, 50);
+    }
+    return false;
 }
 
 /* What comes until `want` is in it, or it ends, or ten seconds are over. free() it. */
@@ -176,5 +207,66 @@ Test(streams, are_ended_politely_when_the_dispatcher_goes)
     free(text);
     close(fd);
     front_start(&f);
+    front_close(&f);
+}
+
+Test(streams, to_http_1_0_are_plain_and_who_is_cut_off_is_gone_at_once)
+{
+    struct front f;
+    char path[96], *job, *text;
+    int fd;
+
+    front_open(&f, NULL);
+    front_grant(&f, "default", "100");
+    job = front_job(&f, NULL);
+    snprintf(path, sizeof(path), "/v1/jobs/%s/events", job);
+    fd = begin_as(&f, "HTTP/1.0", path, f.key, "");
+    text = read_until(fd, "\"state\":\"queued\"");
+    cr_expect_not_null(strstr(text, "\r\n\r\nretry: 2000\n\nid: 1\nevent: job\n"), "no chunks: %s", text);
+    cr_expect_null(strstr(text, "chunked"), "%s", text);
+    free(text);
+    cr_expect(shows(&f, "\nkiln_streams 1\n"));
+    reset(fd);
+    cr_expect(shows(&f, "\nkiln_streams 0\n"), "its descriptor and memory are free before the next beat");
+    free(job);
+    front_close(&f);
+}
+
+/* A long-poll leaves libmicrohttpd after a second; what it is answered must not show that. */
+Test(streams, and_long_polls_that_parked_are_answered_whole_then_closed)
+{
+    struct front f;
+    char path[96], *job, *text, *body;
+    int fd, gone;
+
+    front_open(&f, NULL);
+    front_grant(&f, "default", "100");
+    job = front_job(&f, NULL);
+    snprintf(path, sizeof(path), "/v1/jobs/%s", job);
+    fd = begin_as(&f, "HTTP/1.1", path, f.key, "Prefer: wait=2\r\nIf-None-Match: \"1\"\r\n");
+    text = read_until(fd, NULL);
+    cr_expect_eq(strncmp(text, "HTTP/1.1 304 ", 13), 0, "%s", text);
+    cr_expect_not_null(strstr(text, "ETag: \"1\"\r\n"), "%s", text);
+    cr_expect_str_eq(strstr(text, "\r\n\r\n"), "\r\n\r\n", "no body: %s", text);
+    free(text);
+    close(fd);
+    gone = begin_as(&f, "HTTP/1.1", path, f.key, "Prefer: wait=20\r\n");
+    fd = begin_as(&f, "HTTP/1.1", path, f.key, "Prefer: wait=20\r\n");
+    cr_expect(shows(&f, "\nkiln_waiters 2\n"));
+    (void)poll(NULL, 0, 1500); /* until they have parked: nothing tells when */
+    reset(gone);
+    free(front_finish(&f, job, front_png, front_png_len, "image/png"));
+    text = read_until(fd, NULL);
+    cr_expect_eq(strncmp(text, "HTTP/1.1 200 OK\r\n", 17), 0, "%s", text);
+    cr_expect_not_null(strstr(text, "\r\nConnection: close\r\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "\r\nPreference-Applied: wait=20\r\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "\"url\":\"http://x/"), "links name the host that was asked: %s", text);
+    body = strstr(text, "\r\n\r\n");
+    cr_assert(body != NULL && strstr(text, "Content-Length: ") != NULL);
+    cr_expect_eq(strlen(body + 4), strtoul(strstr(text, "Content-Length: ") + 16, NULL, 10), "%s", text);
+    free(text);
+    close(fd);
+    cr_expect(shows(&f, "\nkiln_waiters 0\n"), "who went is forgotten too");
+    free(job);
     front_close(&f);
 }
