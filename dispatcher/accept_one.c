@@ -202,51 +202,6 @@ char *accept_envelope(const struct job_envelope *e, const char *params, const ch
     return text;
 }
 
-static bool add_member(struct buf *out, const char *name, const char *json) /* NULL: not there */
-{
-    return json == NULL || (buf_str(out, name) && buf_str(out, json));
-}
-
-static bool add_text(struct buf *out, const char *name, const char *text)
-{
-    return buf_str(out, name) && json_quote_to(out, text);
-}
-
-static bool add_number(struct buf *out, const char *name, int64_t n)
-{
-    return buf_printf(out, "%s%lld", name, (long long)n);
-}
-
-bool accept_one_row(const struct accept_one *one, struct buf *out, char **envelope)
-{
-    const struct accept_order *o = &one->order;
-    struct job_envelope e = accept_one_envelope(one);
-    json_t *extras = accept_one_extras(one);
-    char *params = json_print(o->checked), *inputs = json_print(one->inputs), *metadata = json_print(o->metadata);
-    char *extras_text = json_print(extras);
-    bool ok = params != NULL && (inputs != NULL || one->inputs == NULL) && (metadata != NULL || o->metadata == NULL) &&
-              (extras_text != NULL || extras == NULL);
-
-    ok = ok && add_text(out, "{\"id\":", one->id) && add_text(out, ",\"account\":", o->account) &&
-         add_text(out, ",\"operation\":", o->op->name) && add_text(out, ",\"provider\":", one->provider) &&
-         add_member(out, ",\"params\":", params) && add_member(out, ",\"inputs\":", inputs) &&
-         add_number(out, ",\"units\":", one->price.units) && add_number(out, ",\"unit_mc\":", one->price.unit_mc) &&
-         add_text(out, ",\"price_version\":", one->price.version) && add_number(out, ",\"priority\":", o->priority) &&
-         (o->run_at == NULL || add_text(out, ",\"run_at\":", o->run_at)) &&
-         add_number(out, ",\"deadline_s\":", one->deadline_s) &&
-         add_text(out, ",\"on_unknown\":", one->on_unknown == UNKNOWN_RETRY ? "retry" : "fail") &&
-         add_member(out, ",\"metadata\":", metadata) && add_member(out, ",\"extras\":", extras_text) &&
-         buf_str(out, "}");
-    if (ok)
-        *envelope = accept_envelope(&e, params, inputs);
-    free(params);
-    free(inputs);
-    free(metadata);
-    free(extras_text);
-    json_decref(extras);
-    return ok;
-}
-
 bool accept_hash(const struct request *r, char hash[SHA256_HEX])
 {
     struct buf text = { 0 };

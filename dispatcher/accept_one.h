@@ -42,8 +42,5 @@ struct job_envelope accept_one_envelope(const struct accept_one *one); /* borrow
 /* As it goes into Redis; params and inputs as they were printed for PostgreSQL, NULL: print them. NULL: "read it
  * there". */
 char *accept_envelope(const struct job_envelope *e, const char *params, const char *inputs);
-/* As one of kiln_accept_batch's rows, added to `out`, with its envelope: what is in both is printed once. False: no
- * memory. */
-bool accept_one_row(const struct accept_one *one, struct buf *out, char **envelope);
 bool accept_hash(const struct request *r, char hash[SHA256_HEX]); /* of path and body; false: no memory */
 #endif

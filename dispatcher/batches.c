@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "dispatcher/accept.h"
 #include "dispatcher/accept_one.h"
+#include "dispatcher/batch_rows.h"
 #include "dispatcher/dispatcher.h"
 #include "dispatcher/problem.h"
 #include "dispatcher/reply.h"
@@ -23,7 +24,6 @@ enum {
     SLICE_US = 1000, /* then the loop has its turn */
     PUBLISH_SLICE = 250,
     ITEM_ARENA_BYTES = 256 << 10,
-    ROWS_BYTES = 256 << 20, /* of a body of 16 MiB, each default printed */
     BREAKERS_MS = 2000,
     LOOK_MS = 5000,
     RETRY_AFTER_S = 2,
@@ -56,7 +56,8 @@ struct batch {
     struct catalog_faults faults;
     enum err code; /* of the first refusal */
     const char *detail;
-    char *rows; /* for kiln_accept_batch */
+    struct batch_rows rows;
+    bool is_printed;
     int64_t held_mc, created_ms;
     char created_at[RFC3339_TEXT];
 };
@@ -77,7 +78,7 @@ static void trash_work(uv_work_t *work)
     json_decref(b->body);
     json_decref(b->open_breakers);
     free(b->items);
-    free(b->rows);
+    batch_rows_done(&b->rows);
 }
 
 static void trash_on_work(uv_work_t *work, int status)
@@ -284,26 +285,22 @@ static void batch_on_verdict(void *ctx, enum err err, const struct ledger_batche
 
 static enum err batch_ask(struct batch *b)
 {
-    struct ledger_batch row = {
-        .id = b->id, .app = b->app, .key = b->key, .hash = b->key != NULL ? b->hash : NULL, .jobs = b->rows
-    };
+    struct ledger_batch row = { .id = b->id, .app = b->app, .key = b->key, .hash = b->key != NULL ? b->hash : NULL };
 
+    batch_rows_fill(&b->rows, &row);
     return ledger_accept_batch(b->d->batch_ledger, &row, batch_on_verdict, b);
 }
 
 static void print_work(uv_work_t *work)
 {
     struct batch *b = container_of(work, struct batch, work);
-    struct buf rows = { .ceiling = ROWS_BYTES };
-    bool ok = buf_str(&rows, "[");
+    bool ok = true;
 
     for (size_t i = 0; i < b->count && ok; i++) {
-        ok = (i == 0 || buf_str(&rows, ",")) && accept_one_row(&b->items[i].one, &rows, &b->items[i].envelope);
+        ok = batch_rows_add(&b->rows, &b->items[i].one, &b->items[i].envelope);
         b->held_mc += b->items[i].one.price.units * b->items[i].one.price.unit_mc;
     }
-    if (ok && buf_str(&rows, "]"))
-        b->rows = buf_take(&rows);
-    buf_done(&rows);
+    b->is_printed = ok && batch_rows_end(&b->rows);
 }
 
 static void print_on_work(uv_work_t *work, int status)
@@ -312,7 +309,7 @@ static void print_on_work(uv_work_t *work, int status)
 
     (void)status; /* never canceled */
     b->is_working = false;
-    if (b->rows != NULL && batch_ask(b) == ERR_OK)
+    if (b->is_printed && batch_ask(b) == ERR_OK)
         return;
     batch_undo(b);
     problem_backend(b->request, ERR_UNAVAILABLE);

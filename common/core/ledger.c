@@ -184,12 +184,32 @@ static void batch_adapt(db_plain_fn *user, void *ctx, enum err err, const struct
 
 enum err ledger_accept_batch(struct ledger *l, const struct ledger_batch *batch, ledger_batch_fn *fn, void *ctx)
 {
-    const char *values[] = { batch->id,   batch->app,  batch->key,
-                             batch->hash, batch->jobs, l->max_queued[0] ? l->max_queued : NULL };
+    const char *values[] = { batch->id,
+                             batch->app,
+                             batch->key,
+                             batch->hash,
+                             l->max_queued[0] ? l->max_queued : NULL,
+                             batch->ids,
+                             batch->accounts,
+                             batch->operations,
+                             batch->providers,
+                             batch->params,
+                             batch->inputs,
+                             batch->units,
+                             batch->unit_mcs,
+                             batch->price_versions,
+                             batch->priorities,
+                             batch->run_ats,
+                             batch->deadlines_s,
+                             batch->on_unknowns,
+                             batch->metadata,
+                             batch->extras };
 
     return db_query_as(l->db,
                        "select verdict, batch_id, kiln_time(created_at) as created_at, needed, available from "
-                       "kiln_accept_batch($1::uuid, $2::uuid, $3::text, $4::text, $5::jsonb, $6::int)",
+                       "kiln_accept_batch($1::uuid, $2::uuid, $3::text, $4::text, $5::int, $6::uuid[], $7::text[], "
+                       "$8::text[], $9::text[], $10::jsonb, $11::jsonb, $12::int[], $13::bigint[], $14::text[], "
+                       "$15::int[], $16::timestamptz[], $17::int[], $18::text[], $19::jsonb, $20::jsonb)",
                        ARRAY_LEN(values), values, BATCH_PATIENCE_MS, batch_adapt, (db_plain_fn *)fn, ctx);
 }
 

@@ -50,9 +50,12 @@ struct ledger_accepted {
 typedef void ledger_accept_fn(void *ctx, enum err err, const struct ledger_accepted *accepted);
 enum err ledger_accept(struct ledger *l, const struct ledger_accept *row, ledger_accept_fn *fn, void *ctx);
 
-/* Many jobs, all or none, in one call of its own. `jobs`: a JSON array (0014_batches.sql has its members). */
+/* Many jobs, all or none, in one call of its own; by column, each a PostgreSQL array literal or, of the four that hold
+ * JSON, a JSON array. inputs, run_ats, metadata and extras: NULL where no job has any (0022_lean_batches.sql). */
 struct ledger_batch {
-    const char *id, *app, *key, *hash, *jobs;
+    const char *id, *app, *key, *hash;
+    const char *ids, *accounts, *operations, *providers, *params, *inputs, *units, *unit_mcs, *price_versions;
+    const char *priorities, *run_ats, *deadlines_s, *on_unknowns, *metadata, *extras;
 };
 struct ledger_batched {
     enum ledger_verdict verdict;
