@@ -480,10 +480,32 @@ static void on_kept(void *ctx, const struct httpc_answer *a)
         k->body = httpc_take_body(a);
 }
 
-static void keep_until(struct kept *k, bool is_full)
+static struct httpc_call *send_kept(const struct httpc_request *r, struct kept *k)
 {
-    while (is_full ? !httpc_is_full(client) : !k->called)
+    struct httpc_call *call = NULL;
+
+    cr_assert_eq(httpc_send(client, r, on_kept, k, &call), ERR_OK);
+    return call;
+}
+
+static void run_until_called(const struct kept *k)
+{
+    while (!k->called)
         uv_run(&loop, UV_RUN_ONCE);
+}
+
+/* Sent, and answered when it has nothing to do but to wait for that. */
+static struct httpc_call *send_late(struct httpc_request r, struct kept *k)
+{
+    int before = raw_server_requests(server);
+    struct httpc_call *call;
+
+    r.url = url("/gate?2");
+    call = send_kept(&r, k);
+    while (raw_server_requests(server) == before)
+        uv_run(&loop, UV_RUN_NOWAIT);
+    (void)ask(get("/gate?2"));
+    return call;
 }
 
 Test(httpc, an_answer_waits_in_its_socket_until_there_is_room_for_its_body)
@@ -493,31 +515,36 @@ Test(httpc, an_answer_waits_in_its_socket_until_there_is_room_for_its_body)
     struct kept late = { 0 }, later = { 0 }, gone = { 0 };
     struct httpc_request r = get("/bytes?100");
     struct httpc_call *call;
+    char path[] = "/tmp/kiln-httpc-XXXXXX";
+    int fd = mkstemp(path);
 
-    r.to_file = "/tmp/kiln-httpc-kept.bin";
+    close(fd);
+    r.to_file = path;
     r.may_keep = true;
     for (size_t i = 0; i < ROOM; i++) {
-        cr_assert_eq(httpc_send(client, &r, on_kept, &held[i], NULL), ERR_OK);
-        keep_until(&held[i], false);
+        (void)send_kept(&r, &held[i]);
+        run_until_called(&held[i]);
         cr_assert(held[i].body && !held[i].in_file, "%zu", i);
     }
-    cr_assert_eq(httpc_send(client, &r, on_kept, &late, NULL), ERR_OK);
-    keep_until(&late, true);
+    (void)send_late(r, &late);
+    while (!httpc_is_full(client))
+        uv_run(&loop, UV_RUN_ONCE);
     cr_expect_eq(late.called, 0);
     httpc_give_body(client, held[0].body);
-    keep_until(&late, false);
+    run_until_called(&late);
     cr_expect(late.err == ERR_OK && late.body && !late.in_file && !httpc_is_full(client));
 
-    cr_assert_eq(httpc_send(client, &r, on_kept, &gone, &call), ERR_OK);
-    keep_until(&gone, true);
+    call = send_late(r, &gone);
+    while (!httpc_is_full(client))
+        uv_run(&loop, UV_RUN_ONCE);
     httpc_cancel(call);
-    keep_until(&gone, false);
+    run_until_called(&gone);
     cr_expect(gone.err == ERR_CANCELED && !httpc_is_full(client));
 
-    cr_assert_eq(httpc_send(client, &r, on_kept, &later, NULL), ERR_OK);
-    keep_until(&later, false); /* nobody gives anything back: it may be waited for */
+    (void)send_late(r, &later);
+    run_until_called(&later); /* nobody gives anything back: it may be waited for */
     cr_expect(later.err == ERR_OK && !later.body && later.in_file);
-    cr_expect_eq(unlink(r.to_file), 0);
+    cr_expect_eq(unlink(path), 0);
     for (size_t i = 1; i < ROOM; i++)
         httpc_give_body(client, held[i].body);
     httpc_give_body(client, late.body);
