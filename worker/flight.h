@@ -27,10 +27,18 @@ struct flight_line { /* a first-in first-out line of flights that wait for somet
     struct flight *first, *last;
 };
 
+enum { STOW_GROUPS = 3 };
+
+struct stow_group { /* at work on a thread; first NULL: not */
+    struct sortie *first;
+    struct flight_env *env;
+    uv_work_t work;
+};
+
 struct stow {                    /* stow.c: results on their way to storage */
     struct sortie *first, *last; /* gathering */
-    struct sortie *group;        /* at work on the thread; NULL: nobody is */
-    uv_work_t work;
+    size_t count;                /* of those */
+    struct stow_group groups[STOW_GROUPS];
 };
 
 struct flight_env {

@@ -147,8 +147,6 @@ static size_t runner_room(struct runner *r)
 
     if (*runner_stopped(r))
         return 0;
-    if (httpc_is_full(r->env.httpc))
-        return 0; /* what was answered is finished before more is asked: it costs a connection each meanwhile */
     if (r->env.may_wait >= most_waiting || taken >= most)
         return 0;
     room = most - taken;

@@ -55,7 +55,7 @@ struct sortie {
     atomic_bool has_begun;  /* the thread: collecting got its turn */
     int64_t work_queued_ms; /* when it was asked for one */
     struct flight *flight;
-    struct sortie *stow_next; /* stow.c: in the group that gathers, or in the one at work */
+    struct sortie *stow_next; /* stow.c: in the group that gathers, or in one at work */
     /* outputs */
     struct collected *outputs;
     size_t output_count, next, downloading; /* next: how often collecting was tried */

@@ -1,15 +1,21 @@
-/* stow.c - results become objects, many at a time: while one group is renamed and synced on a thread, the next gathers.
+/* stow.c - results become objects, many at a time: while one group is synced on a thread, the next is hashed, written
+ * and renamed on another, and the one after gathers.
  *
  * The file system is asked once for a whole group (store_sync), as PostgreSQL is for a batch of settles; a result that
- * comes alone waits for nobody. Only after the sync does collect.c go on to settle, so that what a row names is there
- * whatever happens to the machine. */
+ * comes alone waits for nobody, and while a group is at work another begins only when it is worth a sync. Only after
+ * the sync does collect.c go on to settle, so that what a row names is there whatever happens to the machine. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/base/clock.h"
 #include "worker/actions.h"
 
-enum { GROUP_MAX = 256 };
+enum { GROUP_MAX = 128, GROUP_WORTH = 64 };
+
+static pthread_mutex_t syncing = PTHREAD_MUTEX_INITIALIZER;
+static atomic_uint failed_syncs; /* so far; one storage a process */
 
 static void stow_fail(struct collected *c)
 {
@@ -85,26 +91,43 @@ static void stow_end(struct sortie *s, enum err synced)
     }
 }
 
+/* Linux tells one of those who ask that writing back failed, whosever bytes they were. So groups ask one after the
+ * other, and whoever began before a failure takes it for its own. */
+static enum err stow_sync(struct store *store, const char *const *objects, size_t count, unsigned failed_before)
+{
+    enum err err;
+
+    pthread_mutex_lock(&syncing);
+    err = store_sync(store, objects, count);
+    if (err != ERR_OK)
+        atomic_fetch_add(&failed_syncs, 1);
+    else if (atomic_load(&failed_syncs) != failed_before)
+        err = ERR_IO;
+    pthread_mutex_unlock(&syncing);
+    return err;
+}
+
 static void stow_on_thread(uv_work_t *w)
 {
-    struct stow *stow = container_of(w, struct stow, work);
+    struct stow_group *group = container_of(w, struct stow_group, work);
+    unsigned failed_before = atomic_load(&failed_syncs);
     struct sortie *s;
     const char **objects;
     size_t count = 0, at = 0;
     enum err err = ERR_NOMEM;
 
-    for (s = stow->group; s; s = s->stow_next) {
+    for (s = group->first; s; s = s->stow_next) {
         stow_place(s);
         count += stow_list(s, NULL);
     }
     objects = malloc((count ? count : 1) * sizeof(*objects));
     if (objects) {
-        for (s = stow->group; s; s = s->stow_next)
+        for (s = group->first; s; s = s->stow_next)
             at += stow_list(s, objects + at);
-        err = count ? store_sync(stow->group->flight->env->store, objects, count) : ERR_OK;
+        err = count ? stow_sync(group->env->store, objects, count, failed_before) : ERR_OK;
     }
     free(objects);
-    for (s = stow->group; s; s = s->stow_next)
+    for (s = group->first; s; s = s->stow_next)
         stow_end(s, err);
 }
 
@@ -114,13 +137,12 @@ static void stow_next(struct flight_env *env);
 
 static void stow_on_worked(uv_work_t *w, int status)
 {
-    struct stow *stow = container_of(w, struct stow, work);
-    struct flight_env *env = container_of(stow, struct flight_env, stow);
-    struct sortie *s = stow->group, *next;
+    struct stow_group *group = container_of(w, struct stow_group, work);
+    struct sortie *s = group->first, *next;
 
     (void)status; /* never canceled */
-    stow->group = NULL;
-    stow_next(env); /* the disk goes on while we look at what came */
+    group->first = NULL;
+    stow_next(group->env); /* the disk goes on while we look at what came */
     for (; s; s = next) {
         next = s->stow_next;
         s->stow_next = NULL;
@@ -128,21 +150,38 @@ static void stow_on_worked(uv_work_t *w, int status)
     }
 }
 
+/* NULL: all are at work, or some are and too little has gathered. */
+static struct stow_group *stow_idle(struct stow *stow)
+{
+    struct stow_group *idle = NULL;
+    bool is_busy = false;
+
+    for (size_t i = 0; i < STOW_GROUPS; i++) {
+        if (stow->groups[i].first)
+            is_busy = true;
+        else
+            idle = &stow->groups[i];
+    }
+    return is_busy && stow->count < GROUP_WORTH ? NULL : idle;
+}
+
 static void stow_next(struct flight_env *env)
 {
     struct stow *stow = &env->stow;
     struct sortie **end = &stow->first;
+    struct stow_group *group = stow->first ? stow_idle(stow) : NULL;
 
-    if (stow->group || !stow->first)
+    if (!group)
         return;
-    for (size_t n = 0; *end && n < GROUP_MAX; n++)
+    for (size_t n = 0; *end && n < GROUP_MAX; n++, stow->count--)
         end = &(*end)->stow_next;
-    stow->group = stow->first;
+    group->env = env;
+    group->first = stow->first;
     stow->first = *end;
     *end = NULL;
     if (!stow->first)
         stow->last = NULL;
-    (void)uv_queue_work(env->loop, &stow->work, stow_on_thread, stow_on_worked); /* fails without a function only */
+    (void)uv_queue_work(env->loop, &group->work, stow_on_thread, stow_on_worked); /* fails without a function only */
 }
 
 void stow_add(struct flight *f)
@@ -160,5 +199,6 @@ void stow_add(struct flight *f)
     else
         stow->first = s;
     stow->last = s;
+    stow->count++;
     stow_next(f->env);
 }
