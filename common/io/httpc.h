@@ -4,11 +4,11 @@
  * share a connection: trusted hosts (the operator's base URLs) and guarded ones (given by users or providers), where
  * every dialled address is judged by netguard, also for reused connections. It never follows a redirect by itself.
  *
- * A request with `is_paid` is sent at most once (protocol.md, rule 8): its body has no seek function, and a request
- * without a body gets a fresh connection. What the caller learns is `fate`, which says what may have happened.
- * Bytes of the answer go to memory (bounded by max_bytes; decoded size counts) or, when `to_file` is set and the status
- * is 2xx, to that file as they arrive, hashed on the way. Memory of a request is freed after its callback returned.
- * Completions are delivered from the loop, never from inside httpc_send. */
+ * A request with `is_paid` is sent at most once (protocol.md, rule 8; httpc_wire.c says how). What the caller learns is
+ * `fate`, which says what may have happened. Bytes of the answer go to memory (bounded by max_bytes; decoded size
+ * counts) or, when `to_file` is set and the status is 2xx, to that file as they arrive, hashed on the way. Memory of a
+ * request is freed after its callback returned. Completions are delivered from the loop, never from inside httpc_send.
+ */
 #ifndef KILN_HTTPC_H
 #define KILN_HTTPC_H
 #include <stdbool.h>

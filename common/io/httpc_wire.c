@@ -1,9 +1,9 @@
 /* httpc_wire.c - from a request to a set-up easy handle, and curl's callbacks while it flies.
  *
  * Rule 8 of protocol.md lives here. curl repeats a request by itself when a reused connection dies without an answer.
- * For a paid one three things stand against it: its body comes from a read function without a seek function (a copy
- * cannot be rewound), a request without a body gets a fresh connection, and the prereq callback, which curl asks before
- * a request goes out on a connection, lets a paid call pass once. */
+ * What stands against it for a paid one is the prereq callback, which curl asks before a request goes out on a
+ * connection: it lets a paid call pass once. Besides, a large body comes from a read function without a seek function
+ * (a copy cannot be rewound), and a request without a body gets a fresh connection. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,10 +17,11 @@
 #include <openssl/ssl.h>
 
 enum {
-    BUFFER_BYTES = 16 * 1024, /* curl takes no less for what is sent */
-    ANSWER_BYTES = 8 * 1024,  /* a call that waits has it already: twice as much is 40 MiB of 10,000 (measured) */
-    KNOWN_MS = 55 * 1000,     /* curl keeps a resolved name for 60 s */
-    PAID_IDLE_S = 30,         /* a paid request does not go out on a connection that was idle longer */
+    BUFFER_BYTES = 16 * 1024,  /* curl takes no less for what is sent */
+    ANSWER_BYTES = 8 * 1024,   /* a call that waits has it already: twice as much is 40 MiB of 10,000 (measured) */
+    KNOWN_MS = 55 * 1000,      /* curl keeps a resolved name for 60 s */
+    AT_ONCE_BYTES = 60 * 1024, /* curl sends so much with the headers, and needs no buffer of 16 KiB for it */
+    PAID_IDLE_S = 30,          /* a paid request does not go out on a connection that was idle longer */
 };
 
 static size_t wire_on_read(char *out, size_t size, size_t count, void *ctx)
@@ -383,7 +384,7 @@ static enum err wire_body(struct httpc_call *call, const struct httpc_request *r
     }
     (void)curl_easy_setopt(e, CURLOPT_POST, 1L);
     (void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_len);
-    if (call->is_paid && call->body_len > 0) {
+    if (call->is_paid && call->body_len > AT_ONCE_BYTES) {
         (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, wire_on_read); /* and no SEEKFUNCTION */
         (void)curl_easy_setopt(e, CURLOPT_READDATA, call);
     } else {
