@@ -555,13 +555,13 @@ static void runner_name(struct runner *r)
                    KILN_VERSION);
 }
 
-/* At most a thousand calls on a multi handle: its lists are walked (dependencies.md), and over HTTP/2 it carries no
+/* Some 250 calls on a multi handle: to find a connection curl walks all of the host's, and over HTTP/2 it carries no
  * more than its few connections have streams. */
 static size_t runner_multis(int64_t concurrency)
 {
-    int64_t wanted = concurrency / 1000 + 1;
+    int64_t wanted = concurrency / 250 + 1;
 
-    return wanted < 8 ? 8 : wanted > 32 ? 32 : (size_t)wanted;
+    return wanted < 8 ? 8 : wanted > 256 ? 256 : (size_t)wanted;
 }
 
 static void runner_timers(struct runner *r, uv_loop_t *loop)

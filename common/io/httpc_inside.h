@@ -9,7 +9,7 @@
 #include <openssl/evp.h>
 #include "common/io/httpc.h"
 
-enum { MULTIS_MAX = 64, HOST_KEY_MAX = 300, HEADERS_MAX_BYTES = 64 * 1024 };
+enum { MULTIS_MAX = 256, HOST_KEY_MAX = 300, HEADERS_MAX_BYTES = 64 * 1024 };
 /* Easy handles that wait to be used again. As many as were in flight at once: giving them back to malloc and making
  * them anew splinters the heap, 5,000 calls then grow from 20 to 30 KiB each in five rounds (measured). */
 enum { POOL_MAX = 16384 };

@@ -8,7 +8,7 @@
 #include "common/base/clock.h"
 #include "common/io/httpc_inside.h"
 
-enum { CALLS_A_MULTI = 1500, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64 };
+enum { CALLS_A_MULTI = 300, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64 };
 
 struct socket_wait { /* in httpc's line for a spool, first come first served */
     struct socket_wait *prev, *next;
