@@ -2,8 +2,9 @@
  *
  * One process against one Redis of its own on a unix socket. Lines of JOBS ACCOUNTS PART, then microseconds a job, the
  * median of the rounds: Redis' own CPU time, which a busy machine disturbs less, and wall time. Claims are of a
- * hundred. Beside them, as a floor, the record and the envelope of jobs of that queue are read by plain commands: what
- * that costs more among many keys is memory that is in no cache, which no queue of as many jobs has for less. */
+ * hundred. Beside them, as a floor, the record and the envelope of random jobs of that queue are read by plain
+ * commands: what that costs more among many keys is Redis' own (a claim goes roughly in order, so the floor may
+ * overstate it). */
 #include <limits.h>
 #include "common/base/clock.h"
 #include "queue_world.h"
