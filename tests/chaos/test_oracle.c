@@ -103,11 +103,17 @@ static bool names(const char *report, const char *check)
     return false;
 }
 
-static void expect_seen(const struct house *h, const char *check, const char *planted)
+/* `again`: kiln itself may mend what was planted before the oracle has looked, and then it is planted anew. */
+static void expect_seen(const struct house *h, const char *check, const char *planted, void (*again)(const char *))
 {
     char *report;
     int code = judge(h, "", &report);
 
+    for (int i = 0; i < 5 && again && code == 0; i++) {
+        free(report);
+        again(planted);
+        code = judge(h, "", &report);
+    }
     cr_expect_eq(code, 1, "exit %d after: %s\n%s", code, planted, report);
     cr_expect(names(report, check), "no line of `%s` after: %s\n%s", check, planted, report);
     free(report);
@@ -170,7 +176,7 @@ Test(oracle, sees_every_kind_of_violation_and_nothing_where_there_is_none)
         (void)buf_printf(&sql, "do $plant$ begin %s; end $plant$", plants[i].sql);
         free(support_sql(h->db, sql.data));
         buf_done(&sql);
-        expect_seen(h, plants[i].check, plants[i].sql);
+        expect_seen(h, plants[i].check, plants[i].sql, NULL);
         free(support_sql(h->db, restore));
     }
     expect_clean(h, "after all rows were put back", "");
@@ -181,7 +187,8 @@ Test(oracle, sees_every_kind_of_violation_and_nothing_where_there_is_none)
     (void)setenv("SOCKET", socket, 1);
     for (size_t i = 0; i < ARRAY_LEN(shell_plants); i++) {
         shell(shell_plants[i].plant);
-        expect_seen(h, shell_plants[i].check, shell_plants[i].plant);
+        expect_seen(h, shell_plants[i].check, shell_plants[i].plant,
+                    strcmp(shell_plants[i].check, "redis") == 0 ? shell : NULL);
         shell(shell_plants[i].undo);
     }
     expect_clean(h, "after all files were put back", "");

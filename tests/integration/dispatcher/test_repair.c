@@ -79,6 +79,7 @@ Test(repair, an_emptied_redis_is_filled_again)
 {
     struct front f;
     redisContext *redis;
+    redisReply *reply;
     const char *url;
 
     front_open(&f, NULL);
@@ -88,9 +89,10 @@ Test(repair, an_emptied_redis_is_filled_again)
     cr_expect(metric_becomes(&f, READY_OPENAI, 5, 10000));
     url = getenv("KILN_REDIS_URL");
     redis = redisConnectUnix(url + 5);
-    freeReplyObject(redisCommand(redis, "FLUSHALL"));
+    reply = redisCommand(redis, "FLUSHALL"); /* it may be full again before anybody has looked */
+    cr_expect(reply && reply->type == REDIS_REPLY_STATUS);
+    freeReplyObject(reply);
     redisFree(redis);
-    cr_expect_lt(metric(&f, READY_OPENAI), 5, "emptied");
     cr_expect(metric_becomes(&f, READY_OPENAI, 5, 15000), "%f", metric(&f, READY_OPENAI));
     cr_expect_geq(metric(&f, "kiln_republished_total{pass=\"full\"}"), 0);
     front_close(&f);
