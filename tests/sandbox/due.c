@@ -93,7 +93,10 @@ void dues_arm(struct dues *d, struct due *due, uint64_t delay_ms, void (*fire)(s
         d->cap = d->cap == 0 ? 256 : d->cap * 2;
         d->heap = text_grow(d->heap, d->cap * sizeof(struct due *));
     }
-    due->at_ms = uv_now(d->timer.loop) + delay_ms;
+    /* The loop's own time is as old as the callback it is in, and both clocks are cut to milliseconds: never early, or
+     * what was to be ready by then is not. */
+    uv_update_time(d->timer.loop);
+    due->at_ms = uv_now(d->timer.loop) + delay_ms + (delay_ms > 0);
     due->fire = fire;
     dues_up(d, ++d->count, due);
     if (due->slot == 1)

@@ -25,10 +25,11 @@
 #include <curl/curl.h>
 #include "tests/chaos/run/run.h"
 
-enum { DISK_MIB = 512, DISK_MIB_A_MINUTE = 24, CLIENTS = 10, READERS = 6, READY_MS = 90000 };
+enum { DISK_MIB = 512, DISK_MIB_A_MINUTE = 24, CLIENTS = 10, READERS = 6, READY_MS = 90000, TOLD = 12 };
 
 struct stage stage = { .seed = 1, .dispatchers = 2, .workers = 3 };
 static _Atomic int findings;
+static char *told[TOLD]; /* the first findings, said again at the end: what stands in mid-log is often cut out */
 static int64_t began_ms;
 static pid_t sandbox_pid;
 static double minutes = 2;
@@ -71,11 +72,19 @@ void say(const char *format, ...)
 void broke(const char *format, ...)
 {
     va_list args;
+    int number = findings++;
 
-    findings++;
     va_start(args, format);
     print_line("BROKEN: ", format, args);
     va_end(args);
+    if (number < TOLD) {
+        char line[1024];
+
+        va_start(args, format);
+        (void)vsnprintf(line, sizeof(line), format, args);
+        va_end(args);
+        told[number] = strdup(line);
+    }
 }
 
 int broken(void)
@@ -547,6 +556,9 @@ static int run(const struct plan *plan, int64_t run_ms)
     strike_stage();
     how_to_replay();
     if (broken()) {
+        for (size_t i = 0; i < TOLD; i++)
+            if (told[i])
+                say("BROKEN: %s", told[i]);
         say("%d findings; logs, Redis and PostgreSQL are in %s", broken(), stage.dir);
         return 1;
     }

@@ -161,9 +161,10 @@ Test(keys, a_429_rests_the_key_alone_that_got_it)
 
 Test(keys, each_has_the_budget_for_itself_and_never_more)
 {
-    /* a window that counts too much would mean a minute of 429 */
+    /* A window that counts too much would mean a minute of 429. The provider counts at arrival, which on a busy machine
+     * is up to a second after kiln has counted. */
     static const struct house_options options = {
-        .catalog = "{\"provider\":\"stability\",\"lane\":{\"budget\":{\"count\":4,\"window_ms\":2000}}}",
+        .catalog = "{\"provider\":\"stability\",\"lane\":{\"budget\":{\"count\":4,\"window_ms\":3000}}}",
         .sandbox_config = "{" SMALL ",\"stability_limit\":{\"requests\":4,\"window_ms\":2000,\"timeout_ms\":60000}}",
         .worker_env = { "STABILITY_API_KEY=sk-one,sk-two" },
         .dispatcher_env = { "STABILITY_API_KEY=sk-one,sk-two" },
@@ -176,7 +177,7 @@ Test(keys, each_has_the_budget_for_itself_and_never_more)
     (void)house_worker_start(h, NULL);
     submit_some(h, MOST, ids);
     expect_some(h, MOST, ids);
-    printf("%d jobs, 2 keys of 4 in 2 s: %lld ms\n", MOST, (long long)(cases_now_ms() - began));
+    printf("%d jobs, 2 keys of 4 in 3 s: %lld ms\n", MOST, (long long)(cases_now_ms() - began));
     cr_expect_eq(by_key(h, "paid", paid, 4), 2);
     cr_expect_eq(paid[0] + paid[1], MOST);
     cr_expect(paid[0] >= MOST / 3 && paid[1] >= MOST / 3, "they take turns: %lld and %lld", (long long)paid[0],
