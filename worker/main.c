@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/core/decoder.h"
 #include "common/core/settings.h"
+#include "common/io/httpc.h"
 #include "worker/runner.h"
 #include "worker/status.h"
 
@@ -160,7 +161,7 @@ int main(int argc, char **argv)
     settings_log_level(p.config);
     main_raise_files();
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)curl_global_init(CURL_GLOBAL_DEFAULT);
+    (void)httpc_init(); /* httpc_new says what is wrong */
     (void)uv_loop_init(&p.loop);
     if (main_open(&p)) {
         (void)uv_signal_init(&p.loop, &p.term);

@@ -341,12 +341,10 @@ static void httpc_on_stall_tick(uv_timer_t *timer)
 
 struct httpc *httpc_new(uv_loop_t *loop, const struct httpc_config *config)
 {
-    static bool is_started; /* curl_global_init is for the program, before its threads use curl */
     struct httpc *h;
 
-    if (!is_started && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+    if (!httpc_init())
         return NULL;
-    is_started = true;
     h = calloc(1, sizeof *h);
     if (!h)
         return NULL;

@@ -82,6 +82,9 @@ struct httpc_answer {
 
 typedef void httpc_fn(void *ctx, const struct httpc_answer *answer);
 
+/* libcurl for the program: once, before there are threads. All that is sent is sent by the thread that sends first.
+ * False: libcurl cannot. */
+bool httpc_init(void);
 struct httpc *httpc_new(uv_loop_t *loop, const struct httpc_config *config);
 void httpc_close(struct httpc *h, void (*on_closed)(void *ctx), void *ctx); /* cancels what is under way: ERR_CLOSED */
 enum err httpc_send(struct httpc *h, const struct httpc_request *request, httpc_fn *fn, void *ctx,

@@ -1,4 +1,4 @@
-/* httpc_inside.h - what the three files of httpc share; nobody else includes it.
+/* httpc_inside.h - what the four files of httpc share; nobody else includes it.
  *
  * httpc.c owns calls from send to callback, httpc_wire.c turns a request into a set-up easy handle and hears what curl
  * says about it, httpc_multi.c keeps the multi handles on the loop. curl's callbacks only write facts into the call;
@@ -135,6 +135,8 @@ void multi_stop(struct httpc_call *call);
 void multi_shut(struct httpc *h);
 void multi_give_spool(struct httpc *h, char *spool); /* to the answer that waits longest; `waiting` is not empty */
 void multi_let_through(struct httpc *h);             /* those who wait go on without a spool */
+/* httpc_buffer.c */
+long buffer_bytes(bool is_h2_welcome); /* of an answer, read at once */
 /* httpc.c */
 void httpc_on_result(struct httpc_call *call, CURLcode code);
 void httpc_deliver(struct httpc *h);

@@ -18,7 +18,6 @@
 
 enum {
     BUFFER_BYTES = 16 * 1024,  /* curl takes no less for what is sent */
-    ANSWER_BYTES = 8 * 1024,   /* a call that waits has it already: twice as much is 40 MiB of 10,000 (measured) */
     KNOWN_MS = 55 * 1000,      /* curl keeps a resolved name for 60 s */
     AT_ONCE_BYTES = 60 * 1024, /* curl sends so much with the headers, and needs no buffer of 16 KiB for it */
     PAID_IDLE_S = 30,          /* a paid request does not go out on a connection that was idle longer */
@@ -427,7 +426,7 @@ static void wire_limits(struct httpc_call *call, const struct httpc_request *r, 
     (void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, r->timeout_ms > 0 ? (long)r->timeout_ms : 60000L);
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                            r->connect_timeout_ms > 0 ? (long)r->connect_timeout_ms : 10000L);
-    (void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, (long)ANSWER_BYTES);
+    (void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, buffer_bytes(is_h2_welcome));
     (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L); /* a call may be silent for minutes */
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 45L);

@@ -1,0 +1,70 @@
+/* httpc_buffer.c - one buffer for what is read from all connections over HTTP/1.1.
+ *
+ * libcurl 7.88 gives each transfer a buffer of its own, from the start of the connection to the end of the answer. It
+ * uses it only while it reads: bytes come from the socket, pass through the callbacks and are done with before
+ * curl_multi_socket_action returns (lib/transfer.c, readwrite_data; checked in the sources of 7.88.1). Ten thousand
+ * calls that wait need ten thousand such buffers, each touched for the first time and cold when its answer comes.
+ * From 8.7 on libcurl itself keeps one for all transfers of a multi handle.
+ *
+ * So the buffer's allocation, which its size tells, is answered with the same memory each time. The size is curl's
+ * largest, 10 MiB; no text that curl takes may be longer than 8,000,000 bytes and no body is copied by it, so that
+ * nothing else asks for as much. Only pages that are ever filled are there: a socket's worth.
+ *
+ * Not for HTTP/2: there a frame for one stream is put into that stream's buffer while another's is read, and stays. Not
+ * with a SOCKS proxy, which we never have. And only for 7.88, whose sources were read; other versions get a small
+ * buffer for each call. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "common/io/httpc_inside.h"
+
+enum {
+    OWN_BYTES = 8 * 1024, /* a call that waits has it already: twice as much is 40 MiB of 10,000 (measured) */
+    SHARED_BYTES = CURL_MAX_READ_SIZE, /* curl asks for a byte more, for a NUL */
+    READ_VERSION = 0x0758
+};
+
+static char *shared;     /* NULL: there is none */
+static pthread_t reader; /* the thread whose transfers share it: of the first that asked */
+static bool has_reader;
+
+static void *buffer_malloc(size_t size)
+{
+    if (size == SHARED_BYTES + 1 && (!has_reader || pthread_equal(reader, pthread_self()))) {
+        reader = pthread_self();
+        has_reader = true;
+        return shared;
+    }
+    return malloc(size);
+}
+
+static void buffer_free(void *p)
+{
+    if (p != shared)
+        free(p);
+}
+
+bool httpc_init(void)
+{
+    static bool is_done;
+    bool is_read = curl_version_info(CURLVERSION_NOW)->version_num >> 8 == READ_VERSION;
+
+    if (is_done)
+        return true;
+    if (is_read) {
+        shared =
+            mmap(NULL, SHARED_BYTES + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (shared == MAP_FAILED)
+            shared = NULL;
+    }
+    is_done = (shared ? curl_global_init_mem(CURL_GLOBAL_DEFAULT, buffer_malloc, buffer_free, realloc, strdup, calloc)
+                      : curl_global_init(CURL_GLOBAL_DEFAULT)) == CURLE_OK;
+    return is_done;
+}
+
+long buffer_bytes(bool is_h2_welcome)
+{
+    return shared && !is_h2_welcome ? SHARED_BYTES : OWN_BYTES;
+}
