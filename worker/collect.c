@@ -194,26 +194,25 @@ static void collect_on_thread(uv_work_t *w)
 
 /* --- what follows ------------------------------------------------------------------------------------------------ */
 
-static json_t *collect_artifact(const struct collected *c, size_t index)
+static void collect_artifact(struct buf *out, const struct collected *c, size_t index)
 {
-    json_t *o = json_object();
-
-    (void)json_set_text(o, "id", c->id);
-    (void)json_object_set_new(o, "idx", json_integer((json_int_t)index));
-    (void)json_set_text(o, "kind", media_group(c->head.kind));
-    (void)json_set_text(o, "mime", media_mime(c->head.kind));
-    (void)json_object_set_new(o, "bytes", json_integer(c->bytes));
+    (void)buf_add(out, out->len == 0 ? "[" : ",", 1);
+    json_put(out, "id", c->id);
+    json_put_int(out, "idx", (int64_t)index);
+    json_put(out, "kind", media_group(c->head.kind));
+    json_put(out, "mime", media_mime(c->head.kind));
+    json_put_int(out, "bytes", c->bytes);
     if (c->head.width > 0) {
-        (void)json_object_set_new(o, "width", json_integer(c->head.width));
-        (void)json_object_set_new(o, "height", json_integer(c->head.height));
+        json_put_int(out, "width", c->head.width);
+        json_put_int(out, "height", c->head.height);
     }
-    (void)json_set_text(o, "sha256", c->sha256);
-    (void)json_set_text(o, "object", c->object);
-    (void)json_set_text(o, "seed", c->from.seed);
-    (void)json_set_text(o, "revised_prompt", c->from.revised_prompt);
-    (void)json_set_text(o, "blurhash", c->look.blurhash[0] ? c->look.blurhash : NULL);
-    (void)json_set_text(o, "color", c->look.color[0] ? c->look.color : NULL);
-    return o;
+    json_put(out, "sha256", c->sha256);
+    json_put(out, "object", c->object);
+    json_put(out, "seed", c->from.seed);
+    json_put(out, "revised_prompt", c->from.revised_prompt);
+    json_put(out, "blurhash", c->look.blurhash[0] ? c->look.blurhash : NULL);
+    json_put(out, "color", c->look.color[0] ? c->look.color : NULL);
+    json_put_end(out);
 }
 
 static int64_t collect_cost(const struct flight *f, int64_t made)
@@ -234,14 +233,14 @@ static int64_t collect_cost(const struct flight *f, int64_t made)
 static void collect_finish(struct flight *f)
 {
     struct sortie *s = f->sortie;
-    json_t *artifacts = json_array();
+    struct buf artifacts = { 0 };
     const struct collected *bad = NULL;
     int64_t good = 0, cost;
 
     sortie_drop_bodies(s); /* stored, or given up */
     for (size_t i = 0; i < s->output_count; i++) {
         if (s->outputs[i].is_done) {
-            (void)json_array_append_new(artifacts, collect_artifact(&s->outputs[i], i));
+            collect_artifact(&artifacts, &s->outputs[i], i);
             good++;
         } else if (!bad) {
             bad = &s->outputs[i];
@@ -253,12 +252,11 @@ static void collect_finish(struct flight *f)
         settlement_set(&f->out, OUTCOME_DELIVERED, ERR_OK, CLASS_ANSWERED, NULL);
         f->out.units = good;
         f->out.cost_microusd = cost;
-        f->out.artifacts = json_print(artifacts);
-        json_decref(artifacts);
+        (void)buf_add(&artifacts, "]", 1);
+        f->out.artifacts = json_put_take(&artifacts);
         flight_feed(f, EV_STORED);
         return;
     }
-    json_decref(artifacts);
     settlement_set(&f->out, OUTCOME_FAILED, bad ? bad->code : ERR_BAD_RESPONSE, CLASS_ANSWERED,
                    bad ? bad->reason : "the provider gave no result");
     f->out.cost_microusd = cost;

@@ -42,30 +42,27 @@ void settlement_set(struct settlement *s, enum ledger_outcome outcome, enum err 
 
 char *settlement_note(const struct settlement *s)
 {
-    json_t *o = json_object(), *note;
-    char *text = NULL;
+    struct buf out = { 0 };
 
-    (void)json_object_set_new(o, "outcome", json_string(ledger_outcome_name[s->outcome]));
-    (void)json_object_set_new(o, "code", json_string(err_word(s->code)));
-    (void)json_object_set_new(o, "class", json_string(attempt_class_name[s->klass]));
-    (void)json_set_text(o, "message", s->message);
-    (void)json_set_text(o, "request_id", s->request_id);
-    (void)json_set_text(o, "artifacts", s->artifacts);
-    (void)json_object_set_new(o, "status", json_integer(s->provider_status));
-    (void)json_object_set_new(o, "units", json_integer(s->units));
-    (void)json_object_set_new(o, "cost_microusd", json_integer(s->cost_microusd));
-    (void)json_object_set_new(o, "exposed", json_boolean(s->is_exposed));
+    (void)buf_str(&out, "{\"outcome\":");
+    json_put(&out, "outcome", ledger_outcome_name[s->outcome]);
+    json_put(&out, "code", err_word(s->code));
+    json_put(&out, "class", attempt_class_name[s->klass]);
+    json_put(&out, "message", s->message);
+    json_put(&out, "request_id", s->request_id);
+    json_put(&out, "artifacts", s->artifacts);
+    json_put_int(&out, "status", s->provider_status);
+    json_put_int(&out, "units", s->units);
+    json_put_int(&out, "cost_microusd", s->cost_microusd);
+    json_put_bool(&out, "exposed", s->is_exposed);
     if (s->outcome == OUTCOME_RETRY) {
-        (void)json_object_set_new(o, "delay_ms", json_integer(s->delay_ms));
-        (void)json_object_set_new(o, "counts", json_boolean(s->counts));
-        if (s->next[0])
-            (void)json_set_text(o, "next", s->next);
+        json_put_int(&out, "delay_ms", s->delay_ms);
+        json_put_bool(&out, "counts", s->counts);
+        json_put(&out, "next", s->next[0] ? s->next : NULL);
     }
-    note = json_pack("{s:o}", "outcome", o);
-    if (note)
-        text = json_print(note);
-    json_decref(note);
-    return text;
+    json_put_end(&out);
+    json_put_end(&out);
+    return json_put_take(&out);
 }
 
 static int word_index(const char *const *words, int count, const char *word)
@@ -173,13 +170,13 @@ static void checkpoint_on_noted(void *ctx, enum err err, size_t count)
 
 void settle_checkpoint(struct flight *f)
 {
-    json_t *o = json_object();
+    struct buf out = { 0 };
     char *note, *ref = keys_bind(f);
 
-    (void)json_set_text(o, "ref", ref);
-    (void)json_set_text(o, "request_id", f->out.request_id);
-    note = json_print(o);
-    json_decref(o);
+    json_put(&out, "ref", ref);
+    json_put(&out, "request_id", f->out.request_id);
+    json_put_end(&out);
+    note = json_put_take(&out);
     if (note) /* with every try: Redis may have been away as well, or emptied since */
         queue_note(f->env->queue, f->job.id, f->attempt, note, checkpoint_on_noted, NULL);
     free(note);

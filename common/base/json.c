@@ -228,6 +228,63 @@ bool json_quote_to(struct buf *out, const char *text)
     return ok;
 }
 
+/* Names are ours: nothing in them needs an escape. */
+static bool put_is_first(const struct buf *out)
+{
+    return out->len == 0 || strchr("[,:", out->data[out->len - 1]);
+}
+
+static void put_name(struct buf *out, const char *name)
+{
+    (void)buf_add(out, put_is_first(out) ? "{\"" : ",\"", 2);
+    (void)buf_str(out, name);
+    (void)buf_add(out, "\":", 2);
+}
+
+void json_put_json(struct buf *out, const char *name, const char *json)
+{
+    if (!json)
+        return;
+    put_name(out, name);
+    (void)buf_str(out, json);
+}
+
+void json_put(struct buf *out, const char *name, const char *text)
+{
+    if (!text)
+        return;
+    put_name(out, name);
+    out->is_full = !json_quote_to(out, text) || out->is_full;
+}
+
+void json_put_int(struct buf *out, const char *name, int64_t value)
+{
+    char digits[I64_TEXT];
+    size_t len;
+    const char *text = i64_text(digits, value, &len);
+
+    put_name(out, name);
+    (void)buf_add(out, text, len);
+}
+
+void json_put_bool(struct buf *out, const char *name, bool value)
+{
+    json_put_json(out, name, value ? "true" : "false");
+}
+
+void json_put_end(struct buf *out)
+{
+    (void)buf_str(out, put_is_first(out) ? "{}" : "}");
+}
+
+char *json_put_take(struct buf *out)
+{
+    if (!out->is_full)
+        return buf_take(out);
+    buf_done(out);
+    return NULL;
+}
+
 const char *json_text(const json_t *object, const char *key)
 {
     return json_string_value(json_object_get(object, key));

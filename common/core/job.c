@@ -16,25 +16,21 @@ bool job_state_is_final(const char *state)
     return false;
 }
 
-static bool put(struct buf *out, const char *name, const char *text, bool is_json)
-{
-    if (!text) /* left out, so that the parser sees it as absent */
-        return true;
-    return buf_add(out, out->len > 0 ? "," : "{", 1) && buf_add(out, "\"", 1) && buf_str(out, name) &&
-           buf_add(out, "\":", 2) && (is_json ? buf_str(out, text) : json_quote_to(out, text));
-}
-
 char *job_envelope_text(const struct job_envelope *e, const char *params, const char *inputs, const char *route)
 {
     struct buf out = { 0 };
 
-    if (put(&out, "account", e->account, false) && put(&out, "app", e->app, false) && put(&out, "id", e->id, false) &&
-        put(&out, "inputs", inputs, true) && put(&out, "operation", e->operation, false) &&
-        put(&out, "params", params, true) && put(&out, "provider", e->provider, false) &&
-        put(&out, "route", route, true) && buf_printf(&out, ",\"units\":%lld}", (long long)e->units))
-        return buf_take(&out);
-    buf_done(&out);
-    return NULL;
+    json_put(&out, "account", e->account); /* what is NULL is left out, so that the parser sees it as absent */
+    json_put(&out, "app", e->app);
+    json_put(&out, "id", e->id);
+    json_put_json(&out, "inputs", inputs);
+    json_put(&out, "operation", e->operation);
+    json_put_json(&out, "params", params);
+    json_put(&out, "provider", e->provider);
+    json_put_json(&out, "route", route);
+    json_put_int(&out, "units", e->units);
+    json_put_end(&out);
+    return json_put_take(&out);
 }
 
 char *job_envelope_print(const struct job_envelope *e)

@@ -355,13 +355,13 @@ struct httpc *httpc_new(uv_loop_t *loop, const struct httpc_config *config)
         h->config.max_connections = 4096;
     h->share = curl_share_init();
     h->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    if (!h->share || !h->sha256 || uv_idle_init(loop, &h->turn) != 0)
+    if (!h->share || !h->sha256 || uv_idle_init(loop, &h->turn) != 0 || !multi_init(h))
         goto fail;
     (void)curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS); /* one thread: no locks */
     (void)uv_timer_init(loop, &h->stall);                                   /* neither can fail */
     (void)uv_timer_start(&h->stall, httpc_on_stall_tick, STALL_EVERY_MS, STALL_EVERY_MS);
     (void)uv_timer_stop(&h->stall);
-    h->handles = 2;
+    h->handles += 2;
     return h;
 fail:
     if (h->share)
@@ -426,6 +426,29 @@ static struct host *host_get(struct httpc *h, const char *key, bool is_gated)
     return host;
 }
 
+/* Of "https://api.example.com/v1/x" 23, where there is nothing to understand but letters, digits, and ".:-"; else 0. */
+static size_t front_len(const char *url)
+{
+    const char *name = strstr(url, "://");
+    size_t len;
+
+    if (!name || (strncmp(url, "http:", 5) != 0 && strncmp(url, "https:", 6) != 0))
+        return 0;
+    name += 3;
+    len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.:-");
+    return name[len] == '/' && (size_t)(name - url) + len < FRONT_MAX ? (size_t)(name - url) + len : 0;
+}
+
+/* Calls to an operator's providers begin alike: those are not taken apart again. */
+static struct host *host_by_front(const struct httpc *h, const char *url, size_t len)
+{
+    for (struct host *host = h->hosts; host && len > 0; host = host->next) {
+        if (strncmp(host->front, url, len) == 0 && host->front[len] == '\0')
+            return host;
+    }
+    return NULL;
+}
+
 /* ERR_ARGUMENT: not a URL with a host. */
 static enum err host_of(struct httpc *h, const char *url, bool is_guarded, struct host **out, bool *is_https)
 {
@@ -480,14 +503,20 @@ enum err httpc_send(struct httpc *h, const struct httpc_request *request, httpc_
 {
     struct httpc_call *call = NULL;
     struct host *host = NULL;
-    bool is_https = false;
+    bool is_https;
+    size_t front;
     enum err err;
 
     if (h->is_closing)
         return ERR_CLOSED;
-    err = host_of(h, request->url, request->is_guarded, &host, &is_https);
+    front = request->is_guarded ? 0 : front_len(request->url);
+    host = host_by_front(h, request->url, front);
+    is_https = strncmp(request->url, "https:", 6) == 0;
+    err = host ? ERR_OK : host_of(h, request->url, request->is_guarded, &host, &is_https);
     if (err)
         return err;
+    if (front > 0 && host->front[0] == '\0')
+        memcpy(host->front, request->url, front);
     call = calloc(1, sizeof *call);
     if (!call)
         return ERR_NOMEM;

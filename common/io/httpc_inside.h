@@ -9,7 +9,9 @@
 #include <openssl/evp.h>
 #include "common/io/httpc.h"
 
-enum { MULTIS_MAX = 256, HOST_KEY_MAX = 300, HEADERS_MAX_BYTES = 64 * 1024 };
+/* Rooms for the sockets that are watched, by number: up to a million descriptors. */
+enum { WATCH_ROOMS = 1024, WATCHES_A_ROOM = 1024 };
+enum { MULTIS_MAX = 256, HOST_KEY_MAX = 300, FRONT_MAX = 80, HEADERS_MAX_BYTES = 64 * 1024 };
 /* Easy handles that wait to be used again. As many as were in flight at once: giving them back to malloc and making
  * them anew splinters the heap, 5,000 calls then grow from 20 to 30 KiB each in five rounds (measured). */
 enum { POOL_MAX = 16384 };
@@ -44,6 +46,7 @@ struct host {
     size_t users;           /* calls that point here */
     struct httpc_call *probe;
     struct call_list held;
+    char front[FRONT_MAX];  /* what the URLs of its trusted calls begin with, up to the path; "": longer or odd */
     char key[HOST_KEY_MAX]; /* "https://host:port", with a "g" before it in the guarded world */
 };
 
@@ -51,7 +54,12 @@ struct httpc {
     uv_loop_t *loop;
     struct httpc_config config;
     struct multi multis[SET_COUNT][MULTIS_MAX];
-    CURLSH *share; /* one DNS cache for all multis of the loop */
+    int epoll;                               /* all their sockets */
+    uv_poll_t ready;                         /* on epoll */
+    struct watch_room *watches[WATCH_ROOMS]; /* NULL until first used */
+    size_t watched;                          /* sockets that curl waits for */
+    uint64_t round;                          /* of events; see httpc_multi.c */
+    CURLSH *share;                           /* one DNS cache for all multis of the loop */
     EVP_MD *sha256;
     CURL *pool[POOL_MAX];
     size_t pool_count;
@@ -130,6 +138,8 @@ void wire_done(struct httpc_call *call);        /* gives the easy handle back an
 bool wire_finish_file(struct httpc_call *call); /* what was gathered is written; an empty body makes an empty file */
 void wire_give_spool(struct httpc *h, char *spool);
 /* httpc_multi.c */
+bool multi_init(struct httpc *h);
+int multi_on_close_socket(void *ctx, curl_socket_t fd);      /* ctx: struct httpc */
 enum err multi_start(struct httpc_call *call, enum set set); /* puts the call on a multi */
 void multi_stop(struct httpc_call *call);
 void multi_shut(struct httpc *h);

@@ -1,30 +1,58 @@
-/* httpc_multi.c - curl's multi handles on libuv: one uv_poll a socket, one timer a multi.
+/* httpc_multi.c - curl's multi handles on libuv: one epoll set of their sockets, one timer a multi.
  *
  * Several multis, because curl walks lists: at 10,000 transfers one multi costs three times the CPU of eight
  * (dependencies.md, section 4). A host's calls stay on the multi of its hash, so that connections are reused, until
- * that one is full; then they go over to the next. */
+ * that one is full; then they go over to the next.
+ *
+ * The sockets are in an epoll set of their own, which the loop watches as one handle. uv_poll_t asks the kernel four
+ * times a call (each change is a removal and an addition), here it is asked twice: what is watched stays so while curl
+ * has no use for it, and the kernel forgets what is closed. */
+#define _GNU_SOURCE
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 #include "common/base/clock.h"
 #include "common/io/httpc_inside.h"
 
-enum { CALLS_A_MULTI = 300, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64 };
+enum { CALLS_A_MULTI = 300, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64, EVENTS_AT_ONCE = 256 };
 
 struct socket_wait { /* in httpc's line for a spool, first come first served */
     struct socket_wait *prev, *next;
     bool is_waiting;
 };
 
-struct socket_poll {
-    uv_poll_t poll;
-    struct multi *multi;
+struct socket_watch {
+    struct multi *multi; /* NULL: curl wants nothing of it */
     curl_socket_t fd;
-    int events;
+    uint32_t wanted, armed;  /* EPOLLIN, EPOLLOUT: by curl; in the kernel, 0: it is not in the set */
+    uint64_t left_round;     /* the round of events in which curl had no use for it any more */
     struct httpc_call *call; /* whose answer comes here; of HTTP/2 the last one, and not used */
     struct socket_wait wait;
 };
 
-static void socket_poll_on_ready(uv_poll_t *poll, int status, int events);
+struct watch_room {
+    struct socket_watch *by_fd[WATCHES_A_ROOM]; /* NULL until first used, then for good */
+};
+
+/* What `armed` says may be old: curl closes sockets whose connecting failed, and its resolver's, without a word. */
+static bool watch_arm(struct httpc *h, struct socket_watch *w, uint32_t events)
+{
+    struct epoll_event event = { .events = events, .data.ptr = w };
+    int what = w->armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    bool ok;
+
+    if (events == 0) {
+        (void)epoll_ctl(h->epoll, EPOLL_CTL_DEL, w->fd, NULL); /* fails only where it is gone */
+        w->armed = 0;
+        return true;
+    }
+    ok = epoll_ctl(h->epoll, what, w->fd, &event) == 0 ||
+         (what == EPOLL_CTL_MOD && errno == ENOENT && epoll_ctl(h->epoll, EPOLL_CTL_ADD, w->fd, &event) == 0);
+    w->armed = ok ? events : 0;
+    return ok;
+}
 
 /* ---- an answer for which there is no room yet stays in its socket: the network holds it back, and nothing is written
  * or hashed on the loop. */
@@ -62,11 +90,11 @@ static void wait_remove(struct httpc *h, struct socket_wait *w)
 /* Takes the first out of the line; its socket is looked at again, now or (no memory for that) at the call's timeout. */
 static struct httpc_call *wait_take(struct httpc *h)
 {
-    struct socket_poll *p = container_of(h->waiting, struct socket_poll, wait);
+    struct socket_watch *w = container_of(h->waiting, struct socket_watch, wait);
 
-    wait_remove(h, &p->wait);
-    (void)uv_poll_start(&p->poll, p->events, socket_poll_on_ready);
-    return p->call;
+    wait_remove(h, &w->wait);
+    (void)watch_arm(h, w, w->wanted);
+    return w->call;
 }
 
 void multi_give_spool(struct httpc *h, char *spool)
@@ -82,13 +110,6 @@ void multi_let_through(struct httpc *h)
 {
     while (h->waiting)
         wait_take(h)->is_let_through = true;
-}
-
-static void socket_poll_on_closed(uv_handle_t *handle)
-{
-    struct socket_poll *p = container_of((uv_poll_t *)handle, struct socket_poll, poll);
-    p->multi->h->handles--;
-    free(p);
 }
 
 /* curl's messages name finished transfers; they are removed here and judged in httpc.c. */
@@ -118,21 +139,40 @@ static void multi_act(struct multi *m, curl_socket_t fd, int events)
     httpc_deliver(h);
 }
 
-static void socket_poll_on_ready(uv_poll_t *poll, int status, int events)
+static void watch_on_event(struct httpc *h, struct socket_watch *w, uint32_t events)
 {
-    struct socket_poll *p = container_of(poll, struct socket_poll, poll);
-    int flags = status < 0 ? CURL_CSELECT_ERR : 0;
+    int flags = events & EPOLLERR ? CURL_CSELECT_ERR : 0;
 
-    if (status == 0 && events == UV_READABLE && p->multi->is_one_a_socket && p->call && wire_wants_spool(p->call)) {
-        (void)uv_poll_stop(poll); /* never fails */
-        wait_add(p->multi->h, &p->wait);
+    if (!w->multi) { /* a kept connection: its end has come, or what nobody asked for */
+        (void)watch_arm(h, w, 0);
         return;
     }
-    if (events & UV_READABLE)
+    if (!(events & (EPOLLOUT | EPOLLERR)) && w->multi->is_one_a_socket && w->call && wire_wants_spool(w->call)) {
+        if (watch_arm(h, w, 0))
+            wait_add(h, &w->wait);
+        return;
+    }
+    if (events & (EPOLLIN | EPOLLHUP))
         flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
+    if (events & EPOLLOUT)
         flags |= CURL_CSELECT_OUT;
-    multi_act(p->multi, p->fd, flags);
+    multi_act(w->multi, w->fd, flags);
+}
+
+static void multi_on_ready(uv_poll_t *poll, int status, int what)
+{
+    struct httpc *h = container_of(poll, struct httpc, ready);
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int count = epoll_wait(h->epoll, events, EVENTS_AT_ONCE, 0);
+
+    (void)status, (void)what;
+    h->round++;
+    for (int i = 0; i < count && !h->is_shut; i++) {
+        struct socket_watch *w = events[i].data.ptr;
+
+        if (w->left_round != h->round) /* its number may be another's by now, who is heard in the next round */
+            watch_on_event(h, w, events[i].events);
+    }
 }
 
 static void multi_on_timer(uv_timer_t *timer)
@@ -153,46 +193,85 @@ static int multi_on_timeout_wanted(CURLM *curl, long timeout_ms, void *ctx)
     return status == 0 ? 0 : -1;
 }
 
-static void socket_poll_drop(struct multi *m, struct socket_poll *p, curl_socket_t fd)
+/* NULL: no memory. A number's place is kept until httpc_close: numbers come again and again. */
+static struct socket_watch *watch_of(struct httpc *h, curl_socket_t fd)
 {
-    wait_remove(m->h, &p->wait);
-    (void)uv_poll_stop(&p->poll); /* curl closes the socket right after; never fails */
-    (void)curl_multi_assign(m->curl, fd, NULL);
-    uv_close((uv_handle_t *)&p->poll, socket_poll_on_closed);
+    size_t room = (size_t)fd / WATCHES_A_ROOM, place = (size_t)fd % WATCHES_A_ROOM;
+    struct socket_watch **w;
+
+    if (room >= WATCH_ROOMS || (!h->watches[room] && !(h->watches[room] = calloc(1, sizeof *h->watches[room]))))
+        return NULL;
+    w = &h->watches[room]->by_fd[place];
+    if (!*w && (*w = calloc(1, sizeof **w)))
+        (*w)->fd = fd;
+    return *w;
+}
+
+static void watch_count(struct httpc *h, size_t more, size_t less)
+{
+    h->watched = h->watched + more - less;
+    if (h->watched > 0)
+        uv_ref((uv_handle_t *)&h->ready);
+    else
+        uv_unref((uv_handle_t *)&h->ready); /* kept connections alone keep no loop running */
 }
 
 static int multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *assigned)
 {
     struct multi *m = ctx;
-    struct socket_poll *p = assigned;
-    int events = 0;
+    struct httpc *h = m->h;
+    struct socket_watch *w = assigned;
 
     if (what == CURL_POLL_REMOVE) {
-        if (p)
-            socket_poll_drop(m, p, fd);
+        if (w) {
+            wait_remove(h, &w->wait);
+            (void)curl_multi_assign(m->curl, fd, NULL);
+            w->multi = NULL;
+            w->call = NULL;
+            w->wanted = 0;
+            w->left_round = h->round;
+            watch_count(h, 0, 1);
+        }
         return 0;
     }
-    if (!p) {
-        p = calloc(1, sizeof *p);
-        if (!p)
+    if (!w) {
+        w = watch_of(h, fd);
+        if (!w)
             return -1;
-        if (uv_poll_init_socket(m->h->loop, &p->poll, fd) != 0) {
-            free(p);
-            return -1;
-        }
-        p->multi = m;
-        p->fd = fd;
-        m->h->handles++;
-        (void)curl_multi_assign(m->curl, fd, p); /* fails only for sockets that curl does not know */
+        w->multi = m;
+        watch_count(h, 1, 0);
+        (void)curl_multi_assign(m->curl, fd, w); /* fails only for sockets that curl does not know */
     }
-    if (what & CURL_POLL_IN)
-        events |= UV_READABLE;
-    if (what & CURL_POLL_OUT)
-        events |= UV_WRITABLE;
-    (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p->call);
-    p->events = events;
-    wait_remove(m->h, &p->wait); /* curl wants something else of it */
-    return (events ? uv_poll_start(&p->poll, events, socket_poll_on_ready) : uv_poll_stop(&p->poll)) == 0 ? 0 : -1;
+    w->wanted = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+    (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&w->call);
+    wait_remove(h, &w->wait); /* curl wants something else of it */
+    return watch_arm(h, w, w->wanted) ? 0 : -1;
+}
+
+int multi_on_close_socket(void *ctx, curl_socket_t fd)
+{
+    struct httpc *h = ctx;
+    struct watch_room *room = (size_t)fd / WATCHES_A_ROOM < WATCH_ROOMS ? h->watches[fd / WATCHES_A_ROOM] : NULL;
+    struct socket_watch *w = room ? room->by_fd[fd % WATCHES_A_ROOM] : NULL;
+
+    if (w)
+        w->armed = 0; /* the kernel takes what is closed out of the set */
+    return close(fd);
+}
+
+bool multi_init(struct httpc *h)
+{
+    h->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (h->epoll < 0)
+        return false;
+    if (uv_poll_init(h->loop, &h->ready, h->epoll) != 0) {
+        (void)close(h->epoll);
+        return false;
+    }
+    (void)uv_poll_start(&h->ready, UV_READABLE, multi_on_ready); /* cannot fail: the number is nobody else's */
+    uv_unref((uv_handle_t *)&h->ready);
+    h->handles++;
+    return true;
 }
 
 static bool multi_open(struct httpc *h, struct multi *m, enum set set)
@@ -265,6 +344,14 @@ static void multi_on_timer_closed(uv_handle_t *handle)
     m->h->handles--;
 }
 
+static void multi_on_ready_closed(uv_handle_t *handle)
+{
+    struct httpc *h = container_of((uv_poll_t *)handle, struct httpc, ready);
+
+    (void)close(h->epoll);
+    h->handles--;
+}
+
 void multi_shut(struct httpc *h)
 {
     for (int set = 0; set < SET_COUNT; set++) {
@@ -276,4 +363,11 @@ void multi_shut(struct httpc *h)
             uv_close((uv_handle_t *)&m->timer, multi_on_timer_closed);
         }
     }
+    for (size_t room = 0; room < WATCH_ROOMS; room++) {
+        for (size_t i = 0; h->watches[room] && i < WATCHES_A_ROOM; i++)
+            free(h->watches[room]->by_fd[i]);
+        free(h->watches[room]);
+        h->watches[room] = NULL;
+    }
+    uv_close((uv_handle_t *)&h->ready, multi_on_ready_closed);
 }

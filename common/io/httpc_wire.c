@@ -449,6 +449,8 @@ static void wire_callbacks(struct httpc_call *call)
     (void)curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
     (void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, wire_on_body);
     (void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, multi_on_close_socket);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, call->h); /* a connection outlives the call that opened it */
     (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, wire_on_prereq);
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
     if (call->is_guarded && !call->h->config.allow_private) {
@@ -483,13 +485,12 @@ enum err wire_set_up(struct httpc_call *call, const struct httpc_request *reques
     call->easy = h->pool_count > 0 ? h->pool[--h->pool_count] : curl_easy_init();
     if (!call->easy)
         return ERR_NOMEM;
-    curl_easy_reset(call->easy); /* keeps nothing of its last life */
     wire_limits(call, request, is_https);
     wire_callbacks(call);
     if (curl_easy_setopt(call->easy, CURLOPT_URL, request->url) != CURLE_OK ||
         (h->config.user_agent && curl_easy_setopt(call->easy, CURLOPT_USERAGENT, h->config.user_agent) != CURLE_OK))
         return ERR_NOMEM;
-    err = wire_trust(call);
+    err = is_https ? wire_trust(call) : ERR_OK;
     if (!err)
         err = wire_method(call, request);
     return err ? err : wire_headers(call, request);
@@ -500,7 +501,7 @@ void wire_done(struct httpc_call *call)
     struct httpc *h = call->h;
 
     if (call->easy && h->pool_count < POOL_MAX && !h->is_closing) {
-        curl_easy_reset(call->easy);
+        curl_easy_reset(call->easy); /* keeps nothing of this life */
         h->pool[h->pool_count++] = call->easy;
     } else if (call->easy) {
         curl_easy_cleanup(call->easy);
