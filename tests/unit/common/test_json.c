@@ -362,3 +362,20 @@ Test(json, the_deepest_is_as_deep_on_either_way)
         json_decref(value);
     }
 }
+
+Test(json, what_does_not_fit_is_refused_wherever_it_ends)
+{
+    json_t *v = parse(ordinary[0]);
+    char *whole = json_print(v);
+
+    for (size_t ceiling = 1; ceiling <= strlen(whole); ceiling++) {
+        struct buf b = { .ceiling = ceiling };
+        bool fits = ceiling == strlen(whole);
+
+        cr_expect_eq(json_print_to(&b, v), fits, "%zu", ceiling);
+        cr_expect(b.len <= ceiling && b.is_full == !fits, "%zu", ceiling);
+        buf_done(&b);
+    }
+    free(whole);
+    json_decref(v);
+}
