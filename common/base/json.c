@@ -1,11 +1,12 @@
-/* json.c - the limits around jansson, and the forgiving readers for what providers call a number. */
+/* json.c - the limits around jansson and json_fast.c, and the forgiving readers for what providers call a number. */
 #include "common/base/json.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/base/json_fast.h"
 
-/* Counted before the parse, so that nesting costs no memory; jansson's own bound is 2,048. */
+/* Counted before jansson parses, so that nesting costs no memory; its own bound is 2,048. */
 static bool json_too_deep(const char *data, size_t len)
 {
     bool in_string = false;
@@ -33,8 +34,10 @@ static bool json_too_deep(const char *data, size_t len)
 static json_t *parse(const char *data, size_t len, size_t flags, struct json_fault *fault)
 {
     json_error_t error = { 0 };
-    json_t *value;
+    json_t *value = json_fast(data, len);
 
+    if (value)
+        return value;
     if (json_too_deep(data, len)) {
         if (fault)
             (void)snprintf(fault->message, sizeof fault->message, "nested deeper than %d", (int)JSON_MAX_DEPTH);
@@ -65,6 +68,16 @@ json_t *json_parse_answer(const char *data, size_t len)
 
 enum { PRINT_DEPTH_MAX = 256, SORTED_MAX = 64 };
 
+/* buf_add() of one character: most of what is written between the texts. */
+static bool put(struct buf *out, char c)
+{
+    if (out->is_full || out->cap <= out->len + 1) /* cap is never more than the ceiling and the NUL */
+        return buf_add(out, &c, 1);
+    out->data[out->len++] = c;
+    out->data[out->len] = '\0';
+    return true;
+}
+
 static bool print_escape(struct buf *out, unsigned char c)
 {
     static const char hex[] = "0123456789ABCDEF", from[] = "\b\f\n\r\t\"\\", to[] = "bfnrt\"\\";
@@ -76,20 +89,36 @@ static bool print_escape(struct buf *out, unsigned char c)
     return buf_add(out, escape, at ? 2 : 6);
 }
 
+/* How many bytes of `s` stand in JSON as they are; UTF-8 does. */
+static size_t plain_length(const char *s, size_t len)
+{
+    size_t i = 0;
+
+    for (; len - i >= JSON_STRIDE; i += JSON_STRIDE) {
+        uint64_t found = json_special(json_stride(s + i));
+
+        if (found)
+            return i + (size_t)__builtin_ctzll(found) / 8;
+    }
+    while (i < len && (unsigned char)s[i] >= ' ' && s[i] != '"' && s[i] != '\\')
+        i++;
+    return i;
+}
+
 static bool print_text(struct buf *out, const char *s, size_t len)
 {
-    size_t from = 0;
-    bool ok = buf_add(out, "\"", 1);
+    bool ok = put(out, '"');
 
-    for (size_t i = 0; i < len && ok; i++) {
-        unsigned char c = (unsigned char)s[i];
+    while (ok && len > 0) {
+        size_t n = plain_length(s, len);
 
-        if (c >= ' ' && c != '"' && c != '\\')
-            continue;
-        ok = buf_add(out, s + from, i - from) && print_escape(out, c);
-        from = i + 1;
+        ok = buf_add(out, s, n);
+        if (ok && n < len)
+            ok = print_escape(out, (unsigned char)s[n++]);
+        s += n;
+        len -= n;
     }
-    return ok && buf_add(out, s + from, len - from) && buf_add(out, "\"", 1);
+    return ok && put(out, '"');
 }
 
 static bool print_integer(struct buf *out, json_int_t n)
@@ -123,7 +152,7 @@ static int by_key(const void *a, const void *b)
 
 static bool print_member(struct buf *out, const struct member *m, bool is_first, bool is_sorted, int depth)
 {
-    return (is_first || buf_add(out, ",", 1)) && print_text(out, m->key, strlen(m->key)) && buf_add(out, ":", 1) &&
+    return (is_first || put(out, ',')) && print_text(out, m->key, strlen(m->key)) && put(out, ':') &&
            print_value(out, m->value, is_sorted, depth + 1);
 }
 
@@ -133,7 +162,7 @@ static bool print_object(struct buf *out, const json_t *object, bool is_sorted, 
     size_t count = 0, size = json_object_size(object);
     const char *key;
     json_t *value;
-    bool ok = buf_add(out, "{", 1);
+    bool ok = put(out, '{');
 
     if (is_sorted && size > SORTED_MAX)
         all = malloc(size * sizeof *all);
@@ -156,16 +185,16 @@ static bool print_object(struct buf *out, const json_t *object, bool is_sorted, 
     }
     if (all != few)
         free(all);
-    return ok && buf_add(out, "}", 1);
+    return ok && put(out, '}');
 }
 
 static bool print_array(struct buf *out, const json_t *array, bool is_sorted, int depth)
 {
-    bool ok = buf_add(out, "[", 1);
+    bool ok = put(out, '[');
 
     for (size_t i = 0; i < json_array_size(array) && ok; i++)
-        ok = (i == 0 || buf_add(out, ",", 1)) && print_value(out, json_array_get(array, i), is_sorted, depth + 1);
-    return ok && buf_add(out, "]", 1);
+        ok = (i == 0 || put(out, ',')) && print_value(out, json_array_get(array, i), is_sorted, depth + 1);
+    return ok && put(out, ']');
 }
 
 static bool print_value(struct buf *out, const json_t *value, bool is_sorted, int depth)
@@ -339,7 +368,7 @@ int json_set_text(json_t *object, const char *key, const char *value)
     if (!value)
         return json_object_set_new(object, key, json_null());
     if (utf8_valid(value, strlen(value)))
-        return json_object_set_new(object, key, json_string(value));
+        return json_object_set_new(object, key, json_string_nocheck(value));
     a = arena_new(SIZE_MAX);
     if (a) {
         const char *clean = text_clean(a, value, strlen(value), strlen(value) * 3);

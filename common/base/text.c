@@ -310,7 +310,7 @@ size_t utf8_step(const char *s, size_t len)
 bool utf8_valid(const char *s, size_t len)
 {
     while (len > 0) {
-        size_t n = utf8_step(s, len);
+        size_t n = (unsigned char)*s < 0x80 ? 1 : utf8_step(s, len); /* mostly ASCII, and then no call */
         if (n == 0)
             return false;
         s += n;

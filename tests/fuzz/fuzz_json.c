@@ -1,4 +1,6 @@
-/* fuzz_json.c - any bytes as JSON: what is taken is bounded, and printing and reading again changes nothing. */
+/* fuzz_json.c - any bytes as JSON: what is taken is bounded, printing and reading again changes nothing, and json_parse
+ * takes what jansson takes but for what is too deep, as the same values in the same order, and refuses in its words. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/base/json.h"
@@ -24,14 +26,43 @@ static int depth_of(const json_t *value)
     return deepest + (json_is_array(value) || json_is_object(value));
 }
 
+static void same_as_jansson(const char *data, size_t size, const json_t *ours, const char *said, size_t flags)
+{
+    json_error_t error = { 0 };
+    json_t *theirs = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &error);
+    char expected[sizeof((struct json_fault *)0)->message], *text, *their_text;
+
+    if (ours) {
+        FUZZ_CLAIM(theirs != NULL && json_equal(ours, theirs));
+        text = json_dumps(ours, JSON_ENCODE_ANY);
+        their_text = json_dumps(theirs, JSON_ENCODE_ANY);
+        FUZZ_CLAIM(text != NULL && their_text != NULL && strcmp(text, their_text) == 0);
+        free(text);
+        free(their_text);
+    } else {
+        FUZZ_CLAIM(theirs == NULL || depth_of(theirs) > JSON_MAX_DEPTH);
+        if (!theirs && said && strcmp(said, "nested deeper than 32") != 0) {
+            (void)snprintf(expected, sizeof expected, "line %d, column %d: %.120s", error.line, error.column,
+                           error.text);
+            text_plain(expected);
+            FUZZ_CLAIM(strcmp(said, expected) == 0);
+        }
+    }
+    json_decref(theirs);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct json_fault fault = { "" };
-    json_t *value = json_parse((const char *)data, size, &fault), *again;
+    const char *bytes = size ? (const char *)data : "";
+    json_t *value = json_parse(bytes, size, &fault), *again = json_parse_answer(bytes, size);
     char *text, *text_again, *theirs;
     int64_t whole;
     double number;
 
+    same_as_jansson(bytes, size, value, fault.message, 0);
+    same_as_jansson(bytes, size, again, NULL, JSON_ALLOW_NUL);
+    json_decref(again);
     if (!value) {
         FUZZ_CLAIM(fault.message[0] != '\0');
         fuzz_clean_text(fault.message, sizeof fault.message - 1);
