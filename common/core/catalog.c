@@ -281,6 +281,8 @@ static void fill_operation(struct operation *op, const char *name, const struct 
         .doc = doc,
         .params = catalog_params_new(doc),
     };
+    op->call = catalog_call(op, NULL); /* asked of every request several times */
+    op->has_one_call = json_object_get(doc, "calls") == NULL;
     if (unknown != NULL)
         op->on_unknown = strcmp(unknown, "retry") == 0 ? UNKNOWN_RETRY : UNKNOWN_FAIL;
     else

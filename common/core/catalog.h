@@ -44,6 +44,16 @@ const char *catalog_key_unbind(const char *bound, char print[KEY_PRINT]);
 
 enum operation_unknown { UNKNOWN_RETRY, UNKNOWN_FAIL };
 
+/* The call that these parameters make: "submit" and "poll", with the first of "calls" that fits laid over them. */
+struct catalog_call {
+    const char *method, *path, *body, *accept; /* body: "json" "multipart" "form" "none"; accept NULL: none */
+    const json_t *headers, *constants, *omit;  /* NULL: none */
+    const json_t *params; /* "to", "append" and "as" that only this call has; NULL: none. catalog_way reads them */
+    bool is_async;        /* below: only then */
+    const char *poll_method, *poll_path, *poll_accept;
+    const json_t *poll_headers;
+};
+
 struct catalog_params; /* what catalog_validate knows of the parameters beforehand */
 struct operation {
     const char *name; /* "stability.upscale.creative" */
@@ -53,6 +63,8 @@ struct operation {
     bool answers_bytes;        /* a 2xx to the submit (or, for polled ones, to the poll) is the file itself */
     bool failed_is_free; /* a failure reported by the provider may be tried afresh (design.md, unknown outcomes) */
     enum operation_unknown on_unknown; /* default by cost: above 0.10 USD a call -> fail */
+    bool has_one_call;                 /* for all parameters: `call` */
+    struct catalog_call call;
     int64_t submit_timeout_ms, poll_timeout_ms, poll_first_ms, poll_every_ms,
         poll_grow_to_ms, /* above every: polls come each quarter of the job's age, up to this; 0: they do not grow */
         deadline_s;      /* from start; the job's own adds 24 h in the queue */
@@ -104,15 +116,6 @@ struct catalog_price {
 enum err catalog_price(const struct operation *op, const json_t *params,
                        struct catalog_price *out); /* ERR_ARGUMENT: no price, so refused */
 
-/* The call that these parameters make: "submit" and "poll", with the first of "calls" that fits laid over them. */
-struct catalog_call {
-    const char *method, *path, *body, *accept; /* body: "json" "multipart" "form" "none"; accept NULL: none */
-    const json_t *headers, *constants, *omit;  /* NULL: none */
-    const json_t *params; /* "to", "append" and "as" that only this call has; NULL: none. catalog_way reads them */
-    bool is_async;        /* below: only then */
-    const char *poll_method, *poll_path, *poll_accept;
-    const json_t *poll_headers;
-};
 struct catalog_call catalog_call(const struct operation *op, const json_t *params);
 /* "to", "append" or "as" of a parameter in this call; NULL: it has none. */
 const json_t *catalog_way(const struct catalog_call *call, const struct operation *op, const char *name,

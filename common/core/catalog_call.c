@@ -20,8 +20,12 @@ static const char *text(const json_t *over, const json_t *base, const char *name
 struct catalog_call catalog_call(const struct operation *op, const json_t *params)
 {
     const json_t *calls = json_object_get(op->doc, "calls"), *call = NULL;
-    const json_t *submit = json_object_get(op->doc, "submit"), *poll = json_object_get(op->doc, "poll"), *over, *asks;
+    const json_t *submit, *poll, *over, *asks;
 
+    if (op->has_one_call)
+        return op->call;
+    submit = json_object_get(op->doc, "submit");
+    poll = json_object_get(op->doc, "poll");
     for (size_t i = 0; call == NULL && i < json_array_size(calls); i++) {
         if (catalog_matches(json_object_get(json_array_get(calls, i), "when"), params))
             call = json_array_get(calls, i);

@@ -397,7 +397,7 @@ static void hosts_tidy(struct httpc *h)
         if (host->users == 0) {
             *at = host->next;
             h->host_count--;
-            free(host);
+            wire_forget_host(host);
         } else {
             at = &host->next;
         }
@@ -515,8 +515,11 @@ enum err httpc_send(struct httpc *h, const struct httpc_request *request, httpc_
     err = host ? ERR_OK : host_of(h, request->url, request->is_guarded, &host, &is_https);
     if (err)
         return err;
-    if (front > 0 && host->front[0] == '\0')
+    if (front > 0 && !host->parsed && (host->parsed = curl_url()) != NULL) {
         memcpy(host->front, request->url, front);
+        if (curl_url_set(host->parsed, CURLUPART_URL, host->front, 0) != CURLUE_OK) /* no memory */
+            host->front[0] = '\0';
+    }
     call = calloc(1, sizeof *call);
     if (!call)
         return ERR_NOMEM;
@@ -615,7 +618,7 @@ static void httpc_free(struct httpc *h)
     EVP_MD_free(h->sha256);
     for (struct host *host = h->hosts; host;) {
         struct host *next = host->next;
-        free(host);
+        wire_forget_host(host);
         host = next;
     }
     if (h->on_closed)

@@ -46,6 +46,7 @@ struct host {
     size_t users;           /* calls that point here */
     struct httpc_call *probe;
     struct call_list held;
+    CURLU *parsed;          /* `front`, taken apart; NULL while that is "" */
     char front[FRONT_MAX];  /* what the URLs of its trusted calls begin with, up to the path; "": longer or odd */
     char key[HOST_KEY_MAX]; /* "https://host:port", with a "g" before it in the guarded world */
 };
@@ -97,6 +98,7 @@ struct httpc_call {
     struct host *host;
     CURL *easy;
     struct curl_slist *header_lines;
+    CURLU *url; /* NULL: curl takes it apart itself */
     curl_mime *mime;
     struct mime_source *sources;
     struct httpc_call *prev, *next, *queue_next, *sent_next, *receiving_prev, *receiving_next;
@@ -145,6 +147,7 @@ void multi_stop(struct httpc_call *call);
 void multi_shut(struct httpc *h);
 void multi_give_spool(struct httpc *h, char *spool); /* to the answer that waits longest; `waiting` is not empty */
 void multi_let_through(struct httpc *h);             /* those who wait go on without a spool */
+void wire_forget_host(struct host *host);            /* frees it */
 /* httpc_buffer.c */
 long buffer_bytes(bool is_h2_welcome); /* of an answer, read at once */
 /* httpc.c */
