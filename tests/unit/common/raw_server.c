@@ -20,6 +20,7 @@ struct connection {
     struct buf in, out;
     size_t written;
     int requests;
+    size_t piece;              /* most that is written at a time; 0: all */
     bool is_gated, is_closing; /* closing: when `out` is written */
 };
 
@@ -60,6 +61,35 @@ static void open_gate(struct raw_server *s)
     s->gated = 0;
 }
 
+/* Odd pieces cut through headers and chunk sizes. */
+static void open_turns(struct raw_server *s)
+{
+    for (nfds_t i = 2; i < s->count; i++) {
+        struct connection *c = s->all[i];
+        size_t n = 3000 + 137 * (size_t)i, half = n / 2;
+        char *bytes = malloc(n);
+
+        if (c->is_gated) {
+            memset(bytes, 'A' + (int)(i % 26), n);
+            buf_printf(&c->out, "HTTP/1.1 200 OK\r\nX-Byte: %c\r\nX-Bytes: %zu\r\n", bytes[0], n);
+            if (i % 2) {
+                buf_printf(&c->out, "Transfer-Encoding: chunked\r\n\r\n%zx\r\n", half);
+                buf_add(&c->out, bytes, half);
+                buf_printf(&c->out, "\r\n%zx\r\n", n - half);
+                buf_add(&c->out, bytes, n - half);
+                buf_printf(&c->out, "\r\n0\r\n\r\n");
+            } else {
+                buf_printf(&c->out, "Content-Length: %zu\r\n\r\n", n);
+                buf_add(&c->out, bytes, n);
+            }
+            c->piece = 61 + (size_t)i % 7;
+            c->is_gated = false;
+        }
+        free(bytes);
+    }
+    s->gated = 0;
+}
+
 static void respond(struct raw_server *s, struct connection *c, const char *path, const char *body, size_t len)
 {
     static const char whole[RAW_SERVER_CUT_TOTAL + 1] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789";
@@ -89,10 +119,12 @@ static void respond(struct raw_server *s, struct connection *c, const char *path
         return;
     } else if (IS("/stall")) {
         buf_printf(&c->out, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf");
-    } else if (IS("/gate")) {
+    } else if (IS("/gate") || IS("/turns")) {
         c->is_gated = true;
-        if ((size_t)++s->gated == n)
+        if ((size_t)++s->gated == n && path[1] == 'g')
             open_gate(s);
+        else if ((size_t)s->gated == n)
+            open_turns(s);
     } else if (IS("/status")) {
         answer(c, (int)n, "", "said so", 7);
     } else {
@@ -149,10 +181,14 @@ static bool serve(struct raw_server *s, struct connection *c, int fd, int revent
 static bool flush_out(struct connection *c, int fd)
 {
     while (c->written < c->out.len) {
-        ssize_t n = send(fd, c->out.data + c->written, c->out.len - c->written, MSG_NOSIGNAL);
+        size_t left = c->out.len - c->written;
+        ssize_t n = send(fd, c->out.data + c->written, c->piece && c->piece < left ? c->piece : left, MSG_NOSIGNAL);
+
         if (n < 0)
             return errno == EAGAIN;
         c->written += (size_t)n;
+        if (c->piece && c->written < c->out.len)
+            return true; /* the others' turn */
     }
     buf_done(&c->out);
     c->written = 0;

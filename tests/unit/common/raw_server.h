@@ -3,7 +3,9 @@
  * What a request gets is in its path: /ok, /echo, /bytes?N, /chunked?N, /length?N (declares N, sends them), /cut?N (the
  * first N bytes of a complete answer, then closed), /again (the connection's first request is answered, its second read
  * and the connection closed), /hang, /stall (half a body, then silence), /gate?N (all are answered when N have come),
- * /status?N. It counts requests and connections and keeps the last request's text. */
+ * /status?N, /turns?N (like /gate?N; then each gets bytes of its own, chunked or not, in pieces that take turns over
+ * all connections; its own are in X-Byte and X-Bytes). It counts requests and connections and keeps the last request's
+ * text. */
 #ifndef KILN_TEST_RAW_SERVER_H
 #define KILN_TEST_RAW_SERVER_H
 #include <stddef.h>

@@ -628,6 +628,36 @@ Test(httpc, a_callback_may_send_and_close)
     client = httpc_new(&loop, &(struct httpc_config){ 0 });
 }
 
+static void on_own(void *ctx, const struct httpc_answer *a)
+{
+    const char *byte = httpc_header(a, "x-byte"), *bytes = httpc_header(a, "x-bytes");
+    size_t own = 0;
+
+    cr_assert(a->err == ERR_OK && byte && bytes, "%s", a->detail);
+    while (own < a->body_len && a->body[own] == byte[0])
+        own++;
+    cr_assert_eq(own, a->body_len, "byte %zu is another's", own);
+    cr_assert_eq(own, strtoul(bytes, NULL, 10));
+    ++*(int *)ctx;
+}
+
+/* One buffer reads all of them (httpc_buffer.c): nothing of an answer may stay in it. */
+Test(httpc, answers_that_come_in_turns_do_not_mix)
+{
+    enum { MANY = 100 };
+    struct httpc_request r = get("/turns?100");
+    int called = 0;
+
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < MANY; i++)
+            cr_assert_eq(httpc_send(client, &r, on_own, &called, NULL), ERR_OK);
+        while (httpc_active(client) > 0)
+            uv_run(&loop, UV_RUN_ONCE);
+    }
+    cr_expect_eq(called, 2 * MANY);
+    cr_expect_eq(raw_server_connections(server), MANY, "kept ones are heard again");
+}
+
 Test(httpc, two_thousand_at_once_all_come_back)
 {
     enum { MANY = 2000 };
