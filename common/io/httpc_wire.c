@@ -410,10 +410,19 @@ static enum err wire_method(struct httpc_call *call, const struct httpc_request 
     return err;
 }
 
+/* The probe has seen what an https host speaks; until the next probe its HTTP/1.1 is taken as such, and reads into the
+ * buffer that is shared. */
+static bool may_speak_h2(const struct httpc_call *call)
+{
+    const struct host *host = call->host;
+
+    return !call->is_guarded && (host->speaks_h2 || clock_mono_ms() >= host->known_until_ms);
+}
+
 static void wire_limits(struct httpc_call *call, const struct httpc_request *r, bool is_https)
 {
     CURL *e = call->easy;
-    bool is_h2_welcome = is_https && !call->is_guarded;
+    bool is_h2_welcome = is_https && may_speak_h2(call);
 
     (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     (void)curl_easy_setopt(e, CURLOPT_PROXY, "");
