@@ -216,12 +216,9 @@ static void one_done(struct request *r)
     accept_one_done(r->data);
 }
 
-static void reply_job(struct accept_one *one, const json_t *doc, bool is_replay)
+static void reply_head(struct accept_one *one, const char *id, int status, bool is_replay)
 {
     struct request *r = one->request;
-    const char *id = json_text(doc, "id"), *state = json_text(doc, "state");
-    bool is_final = state != NULL && job_state_is_final(state);
-    int status = (one->wait_s > 0 || one->is_hit) && is_final ? 200 : 202;
     char applied[32];
 
     request_add_header(r, "Location", arena_printf(r->arena, "/v1/jobs/%s", id));
@@ -233,7 +230,16 @@ static void reply_job(struct accept_one *one, const json_t *doc, bool is_replay)
         snprintf(applied, sizeof(applied), "wait=%lld", (long long)one->wait_s);
         request_add_header(r, "Preference-Applied", applied);
     }
-    jobs_reply(r, status, doc);
+}
+
+static void reply_job(struct accept_one *one, const json_t *doc, bool is_replay)
+{
+    const char *state = json_text(doc, "state");
+    bool is_final = state != NULL && job_state_is_final(state);
+    int status = (one->wait_s > 0 || one->is_hit) && is_final ? 200 : 202;
+
+    reply_head(one, json_text(doc, "id"), status, is_replay);
+    jobs_reply(one->request, status, doc);
 }
 
 static void one_on_doc(struct accept_one *one, enum err err, json_t *doc, bool is_replay)
@@ -254,24 +260,31 @@ static void replayed_on_doc(void *ctx, enum err err, json_t *doc)
     one_on_doc(ctx, err, doc, true);
 }
 
-/* A fresh job as kiln_job_doc would show it, without asking for it. */
-static json_t *fresh_doc(const struct accept_one *one, const char *created_at)
+/* A fresh job as a read would show it, without asking for it. */
+static void reply_fresh(struct accept_one *one, const char *created_at)
 {
     const struct accept_order *o = &one->order;
+    const struct job_fresh job = { .id = one->id,
+                                   .operation = o->op->name,
+                                   .provider = one->provider,
+                                   .account = o->account,
+                                   .created_at = created_at,
+                                   .params = o->checked,
+                                   .metadata = o->metadata,
+                                   .notes = o->notes,
+                                   .hold_mc = one->price.units * one->price.unit_mc };
+    struct buf text = { 0 };
+    bool ok = job_fresh_text(&job, &text);
 
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:O, s:[], s:I, s:n, s:i, s:n, s:n, s:n, s:s, s:n, s:n, s:O?, s:O?, s:i}", "id",
-        one->id, "operation", o->op->name, "provider", one->provider, "account", o->account, "state", "queued",
-        "params", o->checked, "artifacts", "hold_mc", (json_int_t)(one->price.units * one->price.unit_mc),
-        "captured_mc", "attempts", 0, "error_code", "error_message", "provider_status", "created_at", created_at,
-        "started_at", "finished_at", "metadata", (json_t *)(uintptr_t)o->metadata, "notes", o->notes, "version", 1);
+    reply_head(one, one->id, 202, false);
+    jobs_reply_text(one->request, 202, 1, ok ? &text : NULL);
+    buf_done(&text);
 }
 
 static void one_accepted(struct accept_one *one, const struct ledger_accepted *got)
 {
     struct request *r = one->request;
     struct dispatcher *d = dispatcher_of(r);
-    json_t *doc;
 
     metric_add(metrics_counter(d->metrics, "kiln_accepts_total", "Jobs accepted.", "provider", one->provider, NULL), 1);
     if (got->verdict == LEDGER_ACCEPTED)
@@ -281,12 +294,7 @@ static void one_accepted(struct accept_one *one, const struct ledger_accepted *g
     if (one->wait_s > 0 && !d->is_draining &&
         watch_wait(d->watch, r, one->id, 0, one->wait_s * 1000, false, accepted_on_doc, one) == ERR_OK)
         return;
-    doc = fresh_doc(one, got->created_at);
-    if (doc == NULL)
-        problem_backend(r, ERR_LOST);
-    else
-        reply_job(one, doc, false);
-    json_decref(doc);
+    reply_fresh(one, got->created_at);
 }
 
 /* Answered from the cache: it has ended, so PostgreSQL tells what there is. */

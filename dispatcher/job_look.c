@@ -169,6 +169,15 @@ static void add(struct row *r, const char *text)
     r->ok = r->ok && buf_str(r->out, text);
 }
 
+static void add_value(struct row *r, const char *name, const json_t *value, const char *fallback)
+{
+    add(r, name);
+    if (value == NULL || json_is_null(value))
+        add(r, fallback);
+    else
+        r->ok = r->ok && json_write_to(r->out, value);
+}
+
 static void add_text(struct row *r, const char *name, const char *value) /* name: with all that stands before it */
 {
     add(r, name);
@@ -309,5 +318,26 @@ bool job_seen_text(struct request *request, const struct job_seen *seen, struct 
     text(&r, ",\"cached_of\":", CACHED_OF);
     text(&r, ",\"batch\":", BATCH);
     add(&r, "}");
+    return r.ok;
+}
+
+bool job_fresh_text(const struct job_fresh *job, struct buf *out)
+{
+    struct row r = { .out = out, .ok = true };
+
+    add_text(&r, "{\"id\":", job->id);
+    add_text(&r, ",\"operation\":", job->operation);
+    add_text(&r, ",\"provider\":", job->provider);
+    add_text(&r, ",\"account\":", job->account);
+    add(&r, ",\"state\":\"queued\",\"object\":\"job\",\"progress\":{\"phase\":null,\"percent\":null}");
+    add_value(&r, ",\"params\":", job->params, "null");
+    credits(&r, ",\"artifacts\":[],\"credits\":{\"held\":", job->hold_mc);
+    credits(&r, ",\"charged\":", 0);
+    add(&r, "},\"error\":null,\"attempts\":0");
+    add_text(&r, ",\"created_at\":", job->created_at);
+    add(&r, ",\"started_at\":null,\"finished_at\":null");
+    add_value(&r, ",\"metadata\":", job->metadata, "null");
+    add_value(&r, ",\"notes\":", job->notes, "[]");
+    add(&r, ",\"retry_of\":null,\"cached_of\":null,\"batch\":null}");
     return r.ok;
 }

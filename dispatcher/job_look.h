@@ -6,6 +6,7 @@
 #define KILN_JOB_LOOK_H
 #include <stdbool.h>
 #include <stdint.h>
+#include <jansson.h>
 #include "common/io/db.h"
 #include "dispatcher/httpd.h"
 #include "dispatcher/versions.h"
@@ -29,4 +30,11 @@ enum err job_look(struct job_looks *l, const char *job, const char *app, job_loo
  * job of which Redis tells nothing. False: out of memory. */
 const char *job_seen_progress(const struct job_seen *seen); /* that one */
 bool job_seen_text(struct request *r, const struct job_seen *seen, struct buf *out, size_t *progress_at);
+
+struct job_fresh { /* one that was accepted just now: what the columns would say is known */
+    const char *id, *operation, *provider, *account, *created_at;
+    const json_t *params, *metadata, *notes; /* NULL: none */
+    int64_t hold_mc;
+};
+bool job_fresh_text(const struct job_fresh *job, struct buf *out); /* version 1; false: out of memory */
 #endif

@@ -276,6 +276,12 @@ void jobs_reply(struct request *r, int status, const json_t *doc)
     reply_view(r, status, jobs_view(r, doc), version);
 }
 
+void jobs_reply_text(struct request *r, int status, int64_t version, struct buf *text)
+{
+    add_etag(r, version);
+    reply_body(r, status, "application/json", text);
+}
+
 /* ---- GET /v1/jobs/{id} ---- */
 
 struct job_get {

@@ -28,6 +28,7 @@ json_t *jobs_view(struct request *r, const json_t *doc); /* new: the API's job *
 /* Answers with the job: ETag, Last progress, 304 when If-None-Match has the version (200 only). */
 json_t *jobs_attempts_view(const json_t *list, bool is_operator); /* new: of kiln_attempts_json */
 void jobs_reply(struct request *r, int status, const json_t *doc);
+void jobs_reply_text(struct request *r, int status, int64_t version, struct buf *text); /* NULL: out of memory */
 bool jobs_account_valid(const char *account);
 
 void jobs_list(struct request *r);

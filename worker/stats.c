@@ -1,5 +1,6 @@
 /* stats.c - registers the worker's series and counts into them. */
 #include <stdio.h>
+#include <string.h>
 #include "worker/stats.h"
 
 void stats_init(struct worker_stats *s, struct metrics *m)
@@ -22,17 +23,36 @@ void stats_start(struct worker_stats *s, enum start_verdict verdict)
     metric_add(s->start[verdict], 1);
 }
 
-void stats_request(struct worker_stats *s, const char *provider, const char *kind, long status, int64_t ms)
+static struct stats_requests stats_requests_of(struct worker_stats *s, const char *provider, const char *kind,
+                                               long status)
 {
+    struct stats_requests r = { .kind = kind, .status = status };
     char word[16];
 
+    for (size_t i = 0; i < s->request_count; i++) {
+        const struct stats_requests *one = &s->requests[i];
+
+        if (one->status == status && one->kind == kind && strcmp(one->provider, provider) == 0)
+            return *one;
+    }
     (void)snprintf(word, sizeof(word), "%ld", status);
-    metric_add(metrics_counter(s->metrics, "kiln_provider_requests_total", "Requests to providers; status 0: no answer",
-                               "provider", provider, "kind", kind, "status", status ? word : "0", NULL),
-               1);
-    metric_observe(metrics_histogram(s->metrics, "kiln_provider_request_seconds", "Duration of requests to providers",
-                                     metrics_seconds, metrics_seconds_count, "provider", provider, "kind", kind, NULL),
-                   (double)ms / 1000);
+    r.count = metrics_counter(s->metrics, "kiln_provider_requests_total", "Requests to providers; status 0: no answer",
+                              "provider", provider, "kind", kind, "status", status ? word : "0", NULL);
+    r.seconds = metrics_histogram(s->metrics, "kiln_provider_request_seconds", "Duration of requests to providers",
+                                  metrics_seconds, metrics_seconds_count, "provider", provider, "kind", kind, NULL);
+    if (s->request_count < STATS_RECENT && strlen(provider) < sizeof(r.provider)) {
+        memcpy(r.provider, provider, strlen(provider) + 1);
+        s->requests[s->request_count++] = r;
+    }
+    return r;
+}
+
+void stats_request(struct worker_stats *s, const char *provider, const char *kind, long status, int64_t ms)
+{
+    const struct stats_requests r = stats_requests_of(s, provider, kind, status);
+
+    metric_add(r.count, 1);
+    metric_observe(r.seconds, (double)ms / 1000);
 }
 
 void stats_settled(struct worker_stats *s, const char *provider, enum ledger_outcome outcome, enum err code)

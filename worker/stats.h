@@ -5,10 +5,19 @@
 #include "common/core/holder.h"
 #include "common/core/ledger.h"
 
+enum { STATS_RECENT = 32 };
+
 struct worker_stats {
     struct metrics *metrics;
     struct metric *claims, *settle_lag, *stale, *gaps, *start[8];
     struct metric *no_rule; /* our bug when not 0 */
+    struct stats_requests {
+        char provider[48];
+        const char *kind; /* a literal */
+        long status;
+        struct metric *count, *seconds;
+    } requests[STATS_RECENT]; /* found so far; the rest is looked up each time */
+    size_t request_count;
 };
 
 void stats_init(struct worker_stats *s, struct metrics *m);

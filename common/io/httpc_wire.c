@@ -493,17 +493,26 @@ void wire_forget_host(struct host *host)
 
 /* curl takes a URL apart, puts it together, and takes it apart: a fifth of what it does for a call. Where host and path
  * are plain it gets the parts of the host, and the path that is this call's. */
+static bool is_plain_path(const char *path)
+{
+    for (const char *c = path; *c; c++) {
+        bool is_plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= ':') || *c == '/' ||
+                        *c == '-' || *c == '_' || (*c == '.' && c[-1] != '/');
+        if (!is_plain)
+            return false;
+    }
+    return path[0] == '/';
+}
+
 static enum err wire_url(struct httpc_call *call, const char *url)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_-.:";
     const struct host *host = call->host;
     size_t front = strlen(host->front);
     const char *path = url + front;
 
     if (curl_easy_setopt(call->easy, CURLOPT_URL, url) != CURLE_OK)
         return ERR_NOMEM;
-    if (call->is_guarded || front == 0 || strncmp(url, host->front, front) != 0 || path[0] != '/' ||
-        path[strspn(path, plain)] != '\0' || strstr(path, "/."))
+    if (call->is_guarded || front == 0 || strncmp(url, host->front, front) != 0 || !is_plain_path(path))
         return ERR_OK;
     call->url = curl_url_dup(host->parsed);
     if (!call->url || curl_url_set(call->url, CURLUPART_PATH, path, 0) != CURLUE_OK)
