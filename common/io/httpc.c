@@ -355,7 +355,7 @@ struct httpc *httpc_new(uv_loop_t *loop, const struct httpc_config *config)
         h->config.max_connections = 4096;
     h->share = curl_share_init();
     h->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    if (!h->share || !h->sha256 || uv_idle_init(loop, &h->turn) != 0 || !multi_init(h))
+    if (!h->share || !h->sha256 || !multi_init(h) || uv_idle_init(loop, &h->turn) != 0) /* the last cannot fail */
         goto fail;
     (void)curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS); /* one thread: no locks */
     (void)uv_timer_init(loop, &h->stall);                                   /* neither can fail */
@@ -429,12 +429,11 @@ static struct host *host_get(struct httpc *h, const char *key, bool is_gated)
 /* Of "https://api.example.com/v1/x" 23, where there is nothing to understand but letters, digits, and ".:-"; else 0. */
 static size_t front_len(const char *url)
 {
-    const char *name = strstr(url, "://");
+    const char *name = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8 : NULL;
     size_t len;
 
-    if (!name || (strncmp(url, "http:", 5) != 0 && strncmp(url, "https:", 6) != 0))
+    if (!name)
         return 0;
-    name += 3;
     len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.:-");
     return name[len] == '/' && (size_t)(name - url) + len < FRONT_MAX ? (size_t)(name - url) + len : 0;
 }

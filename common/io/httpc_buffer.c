@@ -3,16 +3,19 @@
  * libcurl 7.88 gives each transfer a buffer of its own, from the start of the connection to the end of the answer. It
  * uses it only while it reads: bytes come from the socket, pass through the callbacks and are done with before
  * curl_multi_socket_action returns (lib/transfer.c, readwrite_data; checked in the sources of 7.88.1). Ten thousand
- * calls that wait need ten thousand such buffers, each touched for the first time and cold when its answer comes.
- * From 8.7 on libcurl itself keeps one for all transfers of a multi handle.
+ * calls that wait need ten thousand such buffers, each touched for the first time and cold when its answer comes. From
+ * 8.7 on libcurl itself keeps one for all transfers of a multi handle.
  *
  * So the buffer's allocation, which its size tells, is answered with the same memory each time. The size is curl's
  * largest, 10 MiB; no text that curl takes may be longer than 8,000,000 bytes and no body is copied by it, so that
  * nothing else asks for as much. Only pages that are ever filled are there: a socket's worth.
  *
  * Not for HTTP/2: there a frame for one stream is put into that stream's buffer while another's is read, and stays. Not
- * with a SOCKS proxy, which we never have. And only for 7.88, whose sources were read; other versions get a small
- * buffer for each call. */
+ * with a SOCKS proxy, which we never have. And only for 7.88, whose sources were read; other versions have curl's own.
+ *
+ * Not every end of a transfer frees its buffer (a name that does not resolve, a stream that ends beside others). Then
+ * it stays with the easy handle, and curl_easy_reset makes curl believe that it has RESET_BYTES. So those of OWN_BYTES
+ * get that much (what is not touched costs nothing), and a handle that still has the shared one is not used again. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <pthread.h>
 #include <stdlib.h>
@@ -22,8 +25,9 @@
 
 enum {
     OWN_BYTES = 8 * 1024, /* a call that waits has it already: twice as much is 40 MiB of 10,000 (measured) */
+    RESET_BYTES = 16 * 1024,
     SHARED_BYTES = CURL_MAX_READ_SIZE, /* curl asks for a byte more, for a NUL */
-    READ_VERSION = 0x0758
+    READ_VERSION = 0x0758,
 };
 
 static char *shared;     /* NULL: there is none */
@@ -37,7 +41,7 @@ static void *buffer_malloc(size_t size)
         has_reader = true;
         return shared;
     }
-    return malloc(size);
+    return malloc(size == OWN_BYTES + 1 ? RESET_BYTES + 1 : size);
 }
 
 static void buffer_free(void *p)
@@ -64,7 +68,16 @@ bool httpc_init(void)
     return is_done;
 }
 
-long buffer_bytes(bool is_h2_welcome)
+bool buffer_set(CURL *easy, bool is_h2_welcome)
 {
-    return shared && !is_h2_welcome ? SHARED_BYTES : OWN_BYTES;
+    bool is_shared = shared && !is_h2_welcome;
+    long bytes = is_shared ? SHARED_BYTES : OWN_BYTES;
+
+    /* refused: it still has one of RESET_BYTES, which is what curl believes */
+    return shared && curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, bytes) == CURLE_OK && is_shared;
+}
+
+bool buffer_is_left(CURL *easy)
+{
+    return curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)OWN_BYTES) != CURLE_OK;
 }

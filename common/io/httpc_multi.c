@@ -5,8 +5,8 @@
  * that one is full; then they go over to the next.
  *
  * The sockets are in an epoll set of their own, which the loop watches as one handle. uv_poll_t asks the kernel four
- * times a call (each change is a removal and an addition), here it is asked twice: what is watched stays so while curl
- * has no use for it, and the kernel forgets what is closed. */
+ * times a call (each change is a removal and an addition), here three times for a new connection and once for a kept
+ * one, which stays watched while curl has no use for it. */
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
@@ -226,6 +226,8 @@ static int multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, vo
         if (w) {
             wait_remove(h, &w->wait);
             (void)curl_multi_assign(m->curl, fd, NULL);
+            if (w->call && !w->call->is_asked) /* of the resolver, or never connected: closed without a word */
+                (void)watch_arm(h, w, 0);
             w->multi = NULL;
             w->call = NULL;
             w->wanted = 0;
@@ -254,8 +256,10 @@ int multi_on_close_socket(void *ctx, curl_socket_t fd)
     struct watch_room *room = (size_t)fd / WATCHES_A_ROOM < WATCH_ROOMS ? h->watches[fd / WATCHES_A_ROOM] : NULL;
     struct socket_watch *w = room ? room->by_fd[fd % WATCHES_A_ROOM] : NULL;
 
+    if (w && w->armed) /* by itself it leaves the set only when no other process has it open */
+        (void)watch_arm(h, w, 0);
     if (w)
-        w->armed = 0; /* the kernel takes what is closed out of the set */
+        w->left_round = h->round;
     return close(fd);
 }
 

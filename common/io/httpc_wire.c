@@ -249,20 +249,29 @@ static curl_socket_t wire_on_open_socket(void *ctx, curlsocktype purpose, struct
     struct httpc_call *call = ctx;
 
     (void)purpose;
-    if (!netguard_allows(&address->addr)) {
+    if (call->is_guarded && !call->h->config.allow_private && !netguard_allows(&address->addr)) {
         call->is_blocked = true;
         return CURL_SOCKET_BAD;
     }
     return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+static bool is_on_h2(const struct httpc_call *call)
+{
+    struct curl_tlssessioninfo *tls = NULL;
+    const unsigned char *protocol = NULL;
+    unsigned len = 0;
+
+    if (curl_easy_getinfo(call->easy, CURLINFO_TLS_SSL_PTR, &tls) == CURLE_OK && tls && tls->internals &&
+        tls->backend == CURLSSLBACKEND_OPENSSL)
+        SSL_get0_alpn_selected(tls->internals, &protocol, &len);
+    return len == 2 && memcmp(protocol, "h2", 2) == 0;
+}
+
 /* curl holds a connection, new or reused, and is about to send the request on it. */
 static int wire_on_prereq(void *ctx, char *peer, char *local, int peer_port, int local_port)
 {
     struct httpc_call *call = ctx;
-    struct curl_tlssessioninfo *tls = NULL;
-    const unsigned char *protocol = NULL;
-    unsigned len = 0;
 
     (void)local, (void)peer_port, (void)local_port;
     if (call->is_guarded && !call->h->config.allow_private && !netguard_allows_text(peer)) {
@@ -271,12 +280,11 @@ static int wire_on_prereq(void *ctx, char *peer, char *local, int peer_port, int
     }
     if (call->is_asked && call->is_paid)
         return CURL_PREREQFUNC_ABORT; /* curl's own second try */
+    if (call->has_shared && is_on_h2(call))
+        return CURL_PREREQFUNC_ABORT; /* a connection left from before the host spoke HTTP/1.1 (httpc_buffer.c) */
     call->is_asked = true;
     if (call->host->probe == call) {
-        if (curl_easy_getinfo(call->easy, CURLINFO_TLS_SSL_PTR, &tls) == CURLE_OK && tls && tls->internals &&
-            tls->backend == CURLSSLBACKEND_OPENSSL)
-            SSL_get0_alpn_selected(tls->internals, &protocol, &len);
-        call->host->speaks_h2 = len == 2 && memcmp(protocol, "h2", 2) == 0;
+        call->host->speaks_h2 = is_on_h2(call);
         call->host->probe = NULL;
         call->host->is_open = call->h->hosts_opened = true;
         call->host->known_until_ms = clock_mono_ms() + KNOWN_MS;
@@ -435,7 +443,7 @@ static void wire_limits(struct httpc_call *call, const struct httpc_request *r, 
     (void)curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, r->timeout_ms > 0 ? (long)r->timeout_ms : 60000L);
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                            r->connect_timeout_ms > 0 ? (long)r->connect_timeout_ms : 10000L);
-    (void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, buffer_bytes(is_h2_welcome));
+    call->has_shared = buffer_set(e, is_h2_welcome);
     (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L); /* a call may be silent for minutes */
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 45L);
@@ -462,10 +470,8 @@ static void wire_callbacks(struct httpc_call *call)
     (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, call->h); /* a connection outlives the call that opened it */
     (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, wire_on_prereq);
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
-    if (call->is_guarded && !call->h->config.allow_private) {
-        (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, wire_on_open_socket);
-        (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
-    }
+    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, wire_on_open_socket);
+    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
     if (call->on_sent) {
         (void)curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
         (void)curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, wire_on_progress);
@@ -545,12 +551,12 @@ void wire_done(struct httpc_call *call)
 {
     struct httpc *h = call->h;
 
-    if (call->easy && h->pool_count < POOL_MAX && !h->is_closing) {
-        curl_easy_reset(call->easy); /* keeps nothing of this life */
+    if (call->easy)
+        curl_easy_reset(call->easy); /* keeps nothing of this life, but perhaps its buffer */
+    if (call->easy && h->pool_count < POOL_MAX && !h->is_closing && !(call->has_shared && buffer_is_left(call->easy)))
         h->pool[h->pool_count++] = call->easy;
-    } else if (call->easy) {
+    else if (call->easy)
         curl_easy_cleanup(call->easy);
-    }
     call->easy = NULL;
     curl_url_cleanup(call->url);
     call->url = NULL;

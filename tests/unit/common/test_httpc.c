@@ -298,6 +298,25 @@ Test(httpc, nothing_was_sent_when_the_host_cannot_be_reached)
     cr_expect_eq(raw_server_requests(server), 0);
 }
 
+/* curl does not free the buffer of such a transfer, and believes that the handle's next one has 16 KiB. */
+Test(httpc, a_name_that_does_not_resolve_leaves_no_small_buffer_behind)
+{
+    struct httpc_request r = get("/ok");
+    struct got g;
+
+    r.url = "https://kiln.invalid/";
+    g = ask(r);
+    cr_expect_eq(g.fate, HTTPC_NOT_SENT);
+    g = ask(get("/bytes?40000"));
+    cr_expect(g.err == ERR_OK && g.body_len == 40000, "%zu, %s", g.body_len, g.detail);
+    r.url = "http://user@127.0.0.1/";
+    r.is_guarded = true;
+    g = ask(r);
+    cr_expect_eq(g.fate, HTTPC_NOT_SENT);
+    g = ask(get("/chunked?40000"));
+    cr_expect(g.err == ERR_OK && g.body_len == 40000, "%zu, %s", g.body_len, g.detail);
+}
+
 Test(httpc, calls_that_wait_for_the_first_to_reach_a_host_share_its_failure_and_its_success)
 {
     enum { MANY = 50 };
