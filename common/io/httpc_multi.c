@@ -5,7 +5,7 @@
  * that one is full; then they go over to the next.
  *
  * The sockets are in an epoll set of their own, which the loop watches as one handle. uv_poll_t asks the kernel four
- * times a call (each change is a removal and an addition), here three times for a new connection and once for a kept
+ * times a call (each change is a removal and an addition), here it is twice for a new connection and once for a kept
  * one, which stays watched while curl has no use for it. */
 #define _GNU_SOURCE
 #include <assert.h>
@@ -256,10 +256,10 @@ int multi_on_close_socket(void *ctx, curl_socket_t fd)
     struct watch_room *room = (size_t)fd / WATCHES_A_ROOM < WATCH_ROOMS ? h->watches[fd / WATCHES_A_ROOM] : NULL;
     struct socket_watch *w = room ? room->by_fd[fd % WATCHES_A_ROOM] : NULL;
 
-    if (w && w->armed) /* by itself it leaves the set only when no other process has it open */
-        (void)watch_arm(h, w, 0);
-    if (w)
+    if (w) {
+        w->armed = 0; /* it leaves the set by itself: no other process has it (close-on-exec) */
         w->left_round = h->round;
+    }
     return close(fd);
 }
 

@@ -37,6 +37,7 @@ run_through() { # ROUND BYTES; sets worker_cpu, spent_before, spent_after
     before=$(sql "select count(*) from jobs where state = 'succeeded'")
     accept_jobs lean.call "$JOBS" "$name-"
     reset_lean
+    warm_memory
     spent_before=$(spent)
     begin_worker "$name" KILN_CONCURRENCY="$CONCURRENCY"
     wait_until 300 all_answered "$JOBS" || fail "only $(lean_says answers) of $JOBS were answered" "$name"

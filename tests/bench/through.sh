@@ -40,6 +40,7 @@ run_jobs() { # OPERATION COUNT PREFIX [SETTING...]
     done_before=$(sql "select count(*) from jobs where state = 'succeeded'")
     accept_jobs "$operation" "$count" "$prefix"
     reset_lean
+    warm_memory
     spent_before=$(spent)
     begin_worker "$name" KILN_CONCURRENCY="$CONCURRENCY" "$@"
     wait_until 300 all_answered "$count" || fail "only $(lean_says answers) of $count were answered" "$name"
@@ -80,6 +81,7 @@ floor_of_files() { # results of that size on this disk: each synced, as kiln sto
     local how made spent_ms name='each with fsync'
     for how in 1 100; do
         mkdir "$storage/floor$how" || exit 2
+        warm_memory
         read -r made ms spent_ms < <("$programs/tests/bench/bench_files" "$storage/floor$how" "$JOBS" 50000 8 "$how" 2>>"$home/log/files.log" |
             tr -c '0-9\n' ' ')
         [ "${made:-0}" = "$JOBS" ] || fail "the floor's files were not written" files
