@@ -95,8 +95,8 @@ bool httpc_is_full(
     const struct httpc *h); /* answers wait in their sockets, for more bodies are out than memory is for */
 size_t httpc_body_bytes(const struct httpc *h); /* of answers that are in memory */
 /* The body of an answer that is_kept becomes the caller's; once. It goes back by httpc_give_body, before httpc_close.
- * 512 are out at most (32 MiB): later answers
- * wait in their sockets for one, and go to their files when none comes back for a second. */
+ * 768 are out at most (48 MiB): later answers wait in their sockets for one, and go to their files when none comes back
+ * for a second. */
 char *httpc_take_body(const struct httpc_answer *answer);
 void httpc_give_body(struct httpc *h, char *body);                             /* NULL is fine */
 const char *httpc_header(const struct httpc_answer *answer, const char *name); /* lower-case name; NULL: absent */

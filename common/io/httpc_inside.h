@@ -15,7 +15,8 @@ enum { MULTIS_MAX = 256, HOST_KEY_MAX = 300, FRONT_MAX = 80, HEADERS_MAX_BYTES =
 /* Easy handles that wait to be used again. As many as were in flight at once: giving them back to malloc and making
  * them anew splinters the heap, 5,000 calls then grow from 20 to 30 KiB each in five rounds (measured). */
 enum { POOL_MAX = 16384 };
-enum { SPOOL_BYTES = 64 * 1024, SPOOLS_MAX = 512, SPARES_MAX = 32 };
+/* Spares: whoever gives malloc 64 KiB back makes it tidy up, each time. */
+enum { SPOOL_BYTES = 64 * 1024, SPOOLS_MAX = 768, SPARES_MAX = 512 };
 
 /* Connections are never shared between sets. H2: hosts known to speak HTTP/2, on few connections with many streams;
  * the limit of connections a host that keeps them few would strangle HTTP/1.1 hosts. */

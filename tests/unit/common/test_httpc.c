@@ -529,7 +529,7 @@ static struct httpc_call *send_late(struct httpc_request r, struct kept *k)
 
 Test(httpc, an_answer_waits_in_its_socket_until_there_is_room_for_its_body)
 {
-    enum { ROOM = 512 };
+    enum { ROOM = 768 };
     static struct kept held[ROOM];
     struct kept late = { 0 }, later = { 0 }, gone = { 0 };
     struct httpc_request r = get("/bytes?100");
