@@ -226,7 +226,8 @@ static int multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, vo
         if (w) {
             wait_remove(h, &w->wait);
             (void)curl_multi_assign(m->curl, fd, NULL);
-            if (w->call && !w->call->is_asked) /* of the resolver, or never connected: closed without a word */
+            /* of the resolver, or never connected: closed without a word. Over HTTP/2 `call` may be gone by now */
+            if (!m->is_one_a_socket || (w->call && !w->call->is_asked))
                 (void)watch_arm(h, w, 0);
             w->multi = NULL;
             w->call = NULL;
