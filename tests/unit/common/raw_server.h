@@ -14,6 +14,7 @@ struct raw_server;
 struct raw_server *raw_server_start(void);
 void raw_server_stop(struct raw_server *s);
 int raw_server_port(const struct raw_server *s);
+int raw_server_closed_port(void); /* nobody listens there */
 int raw_server_requests(struct raw_server *s);
 int raw_server_connections(struct raw_server *s);
 void raw_server_last(struct raw_server *s, char *out, size_t size); /* the last request, NUL-terminated, cut */

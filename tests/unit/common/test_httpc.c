@@ -259,17 +259,6 @@ Test(httpc, a_paid_request_without_a_body_takes_a_fresh_connection)
     cr_expect_eq(raw_server_connections(server), 2);
 }
 
-static int closed_port(void)
-{
-    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t len = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    cr_assert_eq(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    cr_assert_eq(getsockname(fd, (struct sockaddr *)&at, &len), 0);
-    close(fd);
-    return ntohs(at.sin_port);
-}
-
 Test(httpc, nothing_was_sent_when_the_host_cannot_be_reached)
 {
     char text[128];
@@ -279,7 +268,7 @@ Test(httpc, nothing_was_sent_when_the_host_cannot_be_reached)
     r.body = "{}";
     r.body_len = 2;
     r.is_paid = true;
-    snprintf(text, sizeof text, "http://127.0.0.1:%d/", closed_port());
+    snprintf(text, sizeof text, "http://127.0.0.1:%d/", raw_server_closed_port());
     r.url = text;
     struct got g = ask(r);
     cr_expect(g.fate == HTTPC_NOT_SENT && g.err == ERR_UNAVAILABLE, "refused: %s", g.detail);
@@ -324,7 +313,8 @@ Test(httpc, calls_that_wait_for_the_first_to_reach_a_host_share_its_failure_and_
     char text[128];
 
     for (int round = 0; round < 2; round++) {
-        snprintf(text, sizeof text, "http://localhost:%d/ok", round ? raw_server_port(server) : closed_port());
+        snprintf(text, sizeof text, "http://localhost:%d/ok",
+                 round ? raw_server_port(server) : raw_server_closed_port());
         memset(g, 0, sizeof g);
         for (int i = 0; i < MANY; i++) {
             struct httpc_request r = { .method = "GET", .url = text };
