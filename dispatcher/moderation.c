@@ -52,10 +52,11 @@ static bool open_remote(struct moderation *m, const struct config *config, char 
     (void)buf_printf(&auth, "%s: %s%s", p->auth_header, p->auth_prefix, p->key);
     m->url = buf_take(&url);
     m->auth = buf_take(&auth);
-    m->httpc = httpc_new(m->d->loop, &(struct httpc_config){ .multis = 1,
-                                                             .allow_private = true, /* the operator's own address */
-                                                             .ca_file = config_text(config, "KILN_CA_FILE"),
-                                                             .user_agent = "kiln-dispatcher/" KILN_VERSION });
+    m->httpc =
+        httpc_new(m->d->loop, &(struct httpc_config){ .multis = 1,
+                                                      .allow_private = true, /* the operator's own address */
+                                                      .ca_file = config_text(config, "KILN_CA_FILE"),
+                                                      .user_agent = "User-Agent: kiln-dispatcher/" KILN_VERSION });
     snprintf(problem, size, "out of memory");
     return m->url != NULL && m->auth != NULL && m->httpc != NULL;
 }

@@ -41,7 +41,7 @@ struct providers *providers_new(struct dispatcher *d, const struct config *confi
     p->httpc = httpc_new(d->loop, &(struct httpc_config){ .multis = 1,
                                                           .allow_private = true, /* the operator's own addresses */
                                                           .ca_file = config_text(config, "KILN_CA_FILE"),
-                                                          .user_agent = "kiln-dispatcher/" KILN_VERSION });
+                                                          .user_agent = "User-Agent: kiln-dispatcher/" KILN_VERSION });
     if (p->httpc != NULL)
         return p;
     free(p);

@@ -161,7 +161,7 @@ static void flight_arm(struct flight *f)
 {
     int64_t now = clock_mono_ms(), delay;
 
-    sortie_free(f);
+    sortie_rest(f);
     flight_unmark_collecting(f); /* who dies now is no loss */
     delay = flight_poll_delay_ms(f->op, now - f->attempt_began_ms, f->retry_after_s, f->give_up_ms - now);
     f->retry_after_s = 0;

@@ -62,6 +62,7 @@ struct flight_env {
     bool is_storage_failing; /* set by a flight that could not store, cleared by the runner: claim nothing */
     size_t concurrency;      /* KILN_CONCURRENCY */
     size_t polls_active;     /* polls on the wire */
+    size_t resting;          /* sorties of waiting flights; sortie.c */
     size_t may_wait;         /* flights that wait for polls, or may come to it */
     bool is_feeding_polls;
     size_t memory_limit;   /* KILN_MEMORY_LIMIT, in bytes; 0: none */

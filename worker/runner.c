@@ -607,7 +607,7 @@ struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
         .httpc = httpc_new(loop, &(struct httpc_config){ .multis = runner_multis(config->concurrency),
                                                          .allow_private = config->allow_private,
                                                          .ca_file = config->ca_file,
-                                                         .user_agent = "kiln/" KILN_VERSION }),
+                                                         .user_agent = "User-Agent: kiln/" KILN_VERSION }),
         .queue = queue_new(loop, &(struct queue_config){ .redis_url = config->redis_url,
                                                          .worker = r->id,
                                                          .on_state = runner_on_queue_state,

@@ -4,6 +4,8 @@
 #include <unistd.h>
 #include "worker/sortie.h"
 
+enum { RESTING_MAX = 8192, RESTING_BYTES = 8 * 1024 };
+
 static void sortie_unlink(const char *path)
 {
     if (path && path[0])
@@ -22,6 +24,9 @@ struct sortie *sortie_of(struct flight *f)
         s->arena = arena_new(SORTIE_ARENA);
         f->sortie = s;
     }
+    if (s->is_resting)
+        f->env->resting--;
+    s->is_resting = false;
     if (!s->is_parsed && f->envelope && s->arena)
         s->is_parsed = job_envelope_parse(s->arena, f->envelope, &s->envelope);
     if (s->is_parsed && s->envelope.route && !s->has_leg)
@@ -74,13 +79,9 @@ bool sortie_set_temp(struct sortie *s, const char *path)
     return s->in_temp || !path;
 }
 
-void sortie_free(struct flight *f)
+/* Lets go of all that is not its job's envelope. */
+static void sortie_clear(struct flight *f, struct sortie *s)
 {
-    struct sortie *s = f->sortie;
-
-    if (!s)
-        return;
-    f->sortie = NULL;
     f->env->held_bytes -= s->held;
     for (size_t i = 0; i < s->input_count; i++) {
         sortie_unlink(s->input_temps[i]);
@@ -100,8 +101,41 @@ void sortie_free(struct flight *f)
     json_decref(s->kept);
     free(s->in_data);
     json_decref(s->in_json);
+}
+
+void sortie_free(struct flight *f)
+{
+    struct sortie *s = f->sortie;
+
+    if (!s)
+        return;
+    f->sortie = NULL;
+    if (s->is_resting)
+        f->env->resting--;
+    sortie_clear(f, s);
     if (s->is_parsed)
         job_envelope_done(&s->envelope);
     arena_free(s->arena);
     free(s);
+}
+
+void sortie_rest(struct flight *f)
+{
+    struct sortie *s = f->sortie;
+
+    if (!s || !s->is_parsed || s->input_count || s->kept || arena_used(s->arena) > RESTING_BYTES ||
+        (!s->is_resting && f->env->resting >= RESTING_MAX)) {
+        sortie_free(f);
+        return;
+    }
+    f->env->resting += !s->is_resting;
+    sortie_clear(f, s);
+    *s = (struct sortie){
+        .flight = f,
+        .arena = s->arena,
+        .envelope = s->envelope,
+        .is_parsed = true,
+        .has_leg = s->has_leg,
+        .is_resting = true,
+    };
 }

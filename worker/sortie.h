@@ -1,5 +1,5 @@
 /* sortie.h - the active part of a flight: arena, parsed envelope, inputs, request, outputs. Made before a job is
- * prepared, submitted, polled or collected; gone while it waits. */
+ * prepared, submitted, polled or collected; while it waits it is gone, or rests with nothing but the envelope. */
 #ifndef KILN_SORTIE_H
 #define KILN_SORTIE_H
 #include <stdatomic.h>
@@ -28,6 +28,7 @@ struct sortie {
     struct arena *arena;
     struct job_envelope envelope;
     bool is_parsed, has_leg;     /* has_leg: a routed job, and the envelope shows the leg of f->lane */
+    bool is_resting;             /* counted in env->resting */
     struct job_input *inputs;    /* SORTIE_INPUTS each, in the arena, when there are any */
     char **input_temps;          /* files of ours to be removed; NULL: an object of the store */
     struct catalog_file *judged; /* the same files as the catalogue's rules see them */
@@ -67,6 +68,9 @@ void sortie_weigh(struct sortie *s);                      /* after body or answe
 void sortie_drop_bodies(struct sortie *s);                /* answers in memory go back to httpc */
 bool sortie_set_temp(struct sortie *s, const char *path); /* in_temp; false: no memory */
 void sortie_free(struct flight *f);                       /* NULL is fine; removes its temp files */
+/* Until the next poll: keeps what the envelope says, for so many jobs that 100,000 waiting ones do not notice (300
+ * bytes each); frees it otherwise, and where more than an ordinary order hangs on it. */
+void sortie_rest(struct flight *f);
 
 void inputs_fetch(struct flight *f);  /* inputs.c: ends in prepare_start, in flight_prepared with a doom, or in
                                          flight_put_off */

@@ -25,7 +25,7 @@ struct httpc_config {
     size_t multis;          /* per set; 0: 8 */
     size_t max_connections; /* kept open per multi; 0: 4096 */
     bool allow_private;     /* KILN_ALLOW_PRIVATE_ADDRESSES: the guard lets everything through */
-    const char *user_agent; /* static */
+    const char *user_agent; /* the header, "User-Agent: ..."; static */
     const char *ca_file;    /* trusted certificates instead of the system's; static; NULL: the system's */
 };
 

@@ -46,7 +46,7 @@ static void *buffer_malloc(size_t size)
 
 static void buffer_free(void *p)
 {
-    if (p != shared)
+    if (p && p != shared) /* nine in ten are NULL */
         free(p);
 }
 

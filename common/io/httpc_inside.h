@@ -63,8 +63,8 @@ struct httpc {
     uint64_t round;                          /* of events; see httpc_multi.c */
     CURLSH *share;                           /* one DNS cache for all multis of the loop */
     EVP_MD *sha256;
-    CURL *pool[POOL_MAX];
-    size_t pool_count;
+    CURL *pool[POOL_MAX]; /* with all that is the same for every call (httpc_wire.c) */
+    size_t pool_count, undone;
     char *spares[SPARES_MAX]; /* spools that wait for their next body */
     size_t spare_count, spools_out;
     struct socket_wait *waiting, *waiting_last; /* answers left in their sockets until a spool is free */
@@ -98,8 +98,8 @@ struct httpc_call {
     struct multi *multi;
     struct host *host;
     CURL *easy;
-    struct curl_slist *header_lines;
-    CURLU *url; /* NULL: curl takes it apart itself */
+    struct curl_slist *header_lines; /* one block, with their text */
+    CURLU *url;                      /* NULL: curl takes it apart itself */
     curl_mime *mime;
     struct mime_source *sources;
     struct httpc_call *prev, *next, *queue_next, *sent_next, *receiving_prev, *receiving_next;
@@ -128,6 +128,7 @@ struct httpc_call {
     int64_t file_bytes;
     /* request */
     bool is_paid, is_guarded, is_on_sent_due, has_shared; /* has_shared: see httpc_buffer.c */
+    bool is_ordinary;                                     /* its handle need not be reset after it */
     /* written when done */
     enum err err;
     enum httpc_fate fate;

@@ -21,6 +21,9 @@ enum {
     KNOWN_MS = 55 * 1000,      /* curl keeps a resolved name for 60 s */
     AT_ONCE_BYTES = 60 * 1024, /* curl sends so much with the headers, and needs no buffer of 16 KiB for it */
     PAID_IDLE_S = 30,          /* a paid request does not go out on a connection that was idle longer */
+    IDLE_S = 118,              /* curl's own for all others */
+    HEADERS_OF_OURS = 3,
+    UNDONE_MOST = 64, /* calls */
 };
 
 static size_t wire_on_read(char *out, size_t size, size_t count, void *ctx)
@@ -346,32 +349,44 @@ static enum err wire_add_part(struct httpc_call *call, const struct httpc_part *
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
-static enum err wire_add_header(struct httpc_call *call, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(call->header_lines, line);
-    if (!longer)
-        return ERR_NOMEM;
-    call->header_lines = longer;
-    return ERR_OK;
-}
-
+/* One block: the list's nodes, then the agent's line. The caller's lines are copied behind it: they need not live on.
+ */
 static enum err wire_headers(struct httpc_call *call, const struct httpc_request *r)
 {
-    bool has_type = false;
-    enum err err = wire_add_header(call, "Expect:");
+    const char *agent = call->h->config.user_agent, *lines[HEADERS_OF_OURS];
+    size_t ours = 0, bytes = 0;
+    bool has_type = r->parts != NULL; /* curl says it, with its boundary */
+    struct curl_slist *nodes;
+    char *text;
 
-    for (size_t i = 0; i < r->header_count && !err; i++) {
-        const char *line = r->headers[i];
-        if (strpbrk(line, "\r\n") || !strchr(line, ':'))
+    for (size_t i = 0; i < r->header_count; i++) {
+        if (strpbrk(r->headers[i], "\r\n") || !strchr(r->headers[i], ':'))
             return ERR_ARGUMENT; /* would become two headers, or none */
-        has_type = has_type || strncasecmp(line, "Content-Type:", 13) == 0;
-        err = wire_add_header(call, line);
+        has_type = has_type || strncasecmp(r->headers[i], "Content-Type:", 13) == 0;
+        bytes += strlen(r->headers[i]) + 1;
     }
-    if (!err && !has_type && !r->parts)
-        err = wire_add_header(call, "Content-Type:"); /* curl's form type would be a lie */
-    return err                                                                                ? err
-           : curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->header_lines) == CURLE_OK ? ERR_OK
-                                                                                              : ERR_NOMEM;
+    lines[ours++] = "Expect:";
+    if (!has_type)
+        lines[ours++] = "Content-Type:"; /* curl's form type would be a lie */
+    if (agent)
+        lines[ours++] = agent; /* curl, told by its option, would print it twice */
+    for (size_t i = 0; i < ours; i++)
+        bytes += strlen(lines[i]) + 1;
+    nodes = malloc((ours + r->header_count) * sizeof(*nodes) + bytes);
+    if (!nodes)
+        return ERR_NOMEM;
+    text = (char *)(nodes + ours + r->header_count);
+    for (size_t i = 0; i < ours + r->header_count; i++) {
+        const char *line = i < ours ? lines[i] : r->headers[i - ours];
+        size_t len = strlen(line) + 1;
+
+        nodes[i].data = memcpy(text, line, len);
+        nodes[i].next = i + 1 < ours + r->header_count ? &nodes[i + 1] : NULL;
+        text += len;
+    }
+    call->header_lines = nodes;
+    (void)curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, nodes);
+    return ERR_OK;
 }
 
 static enum err wire_body(struct httpc_call *call, const struct httpc_request *r)
@@ -380,6 +395,7 @@ static enum err wire_body(struct httpc_call *call, const struct httpc_request *r
     enum err err = ERR_OK;
 
     if (r->part_count > 0) {
+        call->is_ordinary = false;
         call->mime = curl_mime_init(e);
         if (!call->mime)
             return ERR_NOMEM;
@@ -392,6 +408,7 @@ static enum err wire_body(struct httpc_call *call, const struct httpc_request *r
     (void)curl_easy_setopt(e, CURLOPT_POST, 1L);
     (void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_len);
     if (call->is_paid && call->body_len > AT_ONCE_BYTES) {
+        call->is_ordinary = false;
         (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, wire_on_read); /* and no SEEKFUNCTION */
         (void)curl_easy_setopt(e, CURLOPT_READDATA, call);
     } else {
@@ -406,12 +423,17 @@ static enum err wire_method(struct httpc_call *call, const struct httpc_request 
     bool has_body = r->part_count > 0 || r->body_len > 0, is_post = strcmp(r->method, "POST") == 0;
     enum err err = ERR_OK;
 
-    if (call->is_paid && !has_body)
+    call->is_ordinary = !call->is_guarded && (has_body ? is_post : strcmp(r->method, "GET") == 0);
+    if (call->is_paid && !has_body) {
+        call->is_ordinary = false;
         (void)curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+    }
     if (has_body || is_post)
         err = wire_body(call, r);
     else if (strcmp(r->method, "HEAD") == 0)
         (void)curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
+    else
+        (void)curl_easy_setopt(e, CURLOPT_HTTPGET, 1L);
     if (!err && !is_post && strcmp(r->method, "HEAD") != 0 && (has_body || strcmp(r->method, "GET") != 0) &&
         curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, r->method) != CURLE_OK)
         err = ERR_NOMEM;
@@ -427,16 +449,48 @@ static bool may_speak_h2(const struct httpc_call *call)
     return !call->is_guarded && (host->speaks_h2 || clock_mono_ms() >= host->known_until_ms);
 }
 
+/* curl keeps the parsed certificates for all connections of a multi only when they come from one file. Debian's has a
+ * folder set too: every connection then parses 140 certificates for itself, 0.9 MiB and milliseconds each (measured).
+ */
+static bool wire_trust(const struct httpc *h, CURL *e)
+{
+    const char *ca_file = h->config.ca_file;
+
+    if (ca_file || curl_version_info(CURLVERSION_NOW)->cainfo)
+        (void)curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
+    return !ca_file || curl_easy_setopt(e, CURLOPT_CAINFO, ca_file) == CURLE_OK;
+}
+
+/* What is the same for every call, set once: an easy handle made or reset. */
+static bool wire_constants(struct httpc *h, CURL *e)
+{
+    bool ok =
+        curl_easy_setopt(e, CURLOPT_PROXY, "") == CURLE_OK && curl_easy_setopt(e, CURLOPT_NOPROXY, "") == CURLE_OK;
+
+    (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    (void)curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+    (void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
+    (void)curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
+    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L); /* a call may be silent for minutes */
+    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 45L);
+    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, 15L);
+    (void)curl_easy_setopt(e, CURLOPT_SHARE, h->share);
+    (void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, wire_on_header);
+    (void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, wire_on_body);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, multi_on_close_socket);
+    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, h); /* a connection outlives the call that opened it */
+    (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, wire_on_prereq);
+    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, wire_on_open_socket);
+    (void)curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, wire_on_progress);
+    return ok && wire_trust(h, e);
+}
+
 static void wire_limits(struct httpc_call *call, const struct httpc_request *r, bool is_https)
 {
     CURL *e = call->easy;
     bool is_h2_welcome = is_https && may_speak_h2(call);
 
-    (void)curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(e, CURLOPT_PROXY, "");
-    (void)curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-    (void)curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     (void)curl_easy_setopt(e, CURLOPT_DISALLOW_USERNAME_IN_URL, call->is_guarded ? 1L : 0L);
     (void)curl_easy_setopt(e, CURLOPT_HTTP_VERSION, is_h2_welcome ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1);
     (void)curl_easy_setopt(e, CURLOPT_PIPEWAIT, is_h2_welcome ? 1L : 0L);
@@ -444,15 +498,10 @@ static void wire_limits(struct httpc_call *call, const struct httpc_request *r, 
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                            r->connect_timeout_ms > 0 ? (long)r->connect_timeout_ms : 10000L);
     call->has_shared = buffer_set(e, is_h2_welcome);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
-    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L); /* a call may be silent for minutes */
-    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 45L);
-    (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, 15L);
-    if (call->is_paid)
-        (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)PAID_IDLE_S);
+    (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)(call->is_paid ? PAID_IDLE_S : IDLE_S));
     /* a length declared too large is refused before a byte is read; what is not declared is counted as it comes */
-    if (strcmp(r->method, "HEAD") != 0)
-        (void)curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)call->max_bytes);
+    (void)curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE,
+                           (curl_off_t)(strcmp(r->method, "HEAD") != 0 ? call->max_bytes : 0));
 }
 
 static void wire_callbacks(struct httpc_call *call)
@@ -460,35 +509,13 @@ static void wire_callbacks(struct httpc_call *call)
     CURL *e = call->easy;
 
     (void)curl_easy_setopt(e, CURLOPT_PRIVATE, (char *)call);
-    (void)curl_easy_setopt(e, CURLOPT_SHARE, call->h->share);
     (void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->detail);
-    (void)curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, wire_on_header);
     (void)curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
-    (void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, wire_on_body);
     (void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
-    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, multi_on_close_socket);
-    (void)curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, call->h); /* a connection outlives the call that opened it */
-    (void)curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, wire_on_prereq);
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
-    (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, wire_on_open_socket);
     (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
-    if (call->on_sent) {
-        (void)curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L);
-        (void)curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, wire_on_progress);
-        (void)curl_easy_setopt(e, CURLOPT_XFERINFODATA, call);
-    }
-}
-
-/* curl keeps the parsed certificates for all connections of a multi only when they come from one file. Debian's has a
- * folder set too: every connection then parses 140 certificates for itself, 0.9 MiB and milliseconds each (measured).
- */
-static enum err wire_trust(struct httpc_call *call)
-{
-    const char *ca_file = call->h->config.ca_file;
-
-    if (ca_file || curl_version_info(CURLVERSION_NOW)->cainfo)
-        (void)curl_easy_setopt(call->easy, CURLOPT_CAPATH, NULL);
-    return !ca_file || curl_easy_setopt(call->easy, CURLOPT_CAINFO, ca_file) == CURLE_OK ? ERR_OK : ERR_NOMEM;
+    (void)curl_easy_setopt(e, CURLOPT_XFERINFODATA, call);
+    (void)curl_easy_setopt(e, CURLOPT_NOPROGRESS, call->on_sent ? 0L : 1L);
 }
 
 void wire_forget_host(struct host *host)
@@ -526,34 +553,60 @@ static enum err wire_url(struct httpc_call *call, const char *url)
     return curl_easy_setopt(call->easy, CURLOPT_CURLU, call->url) == CURLE_OK ? ERR_OK : ERR_NOMEM;
 }
 
+static CURL *wire_handle(struct httpc *h)
+{
+    CURL *easy;
+
+    if (h->pool_count > 0)
+        return h->pool[--h->pool_count];
+    easy = curl_easy_init();
+    if (easy && !wire_constants(h, easy)) {
+        curl_easy_cleanup(easy);
+        return NULL;
+    }
+    return easy;
+}
+
 /* Options that only take a number or a pointer cannot fail; those that copy text are checked. */
 enum err wire_set_up(struct httpc_call *call, const struct httpc_request *request, bool is_https)
 {
-    struct httpc *h = call->h;
     enum err err;
 
-    call->easy = h->pool_count > 0 ? h->pool[--h->pool_count] : curl_easy_init();
+    call->easy = wire_handle(call->h);
     if (!call->easy)
         return ERR_NOMEM;
     wire_limits(call, request, is_https);
     wire_callbacks(call);
-    if (h->config.user_agent && curl_easy_setopt(call->easy, CURLOPT_USERAGENT, h->config.user_agent) != CURLE_OK)
-        return ERR_NOMEM;
     err = wire_url(call, request->url);
-    if (!err && is_https)
-        err = wire_trust(call);
     if (!err)
         err = wire_method(call, request);
     return err ? err : wire_headers(call, request);
+}
+
+/* What an ordinary call has set every other sets too, or it is undone here: the handle stays as it is. After any other
+ * call it is set anew, and now and then without a reason: curl counts its own second tries as long as a handle lives,
+ * and refuses the sixth. True: it may be used again. */
+static bool wire_undo(struct httpc_call *call)
+{
+    CURL *e = call->easy;
+
+    if (call->is_ordinary && ++call->h->undone % UNDONE_MOST != 0) {
+        (void)curl_easy_setopt(e, CURLOPT_CURLU, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_POSTFIELDS, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_PRIVATE, NULL);
+        return !(call->has_shared && buffer_is_left(e));
+    }
+    curl_easy_reset(e); /* keeps nothing of this life, but perhaps its buffer */
+    return !(call->has_shared && buffer_is_left(e)) && wire_constants(call->h, e);
 }
 
 void wire_done(struct httpc_call *call)
 {
     struct httpc *h = call->h;
 
-    if (call->easy)
-        curl_easy_reset(call->easy); /* keeps nothing of this life, but perhaps its buffer */
-    if (call->easy && h->pool_count < POOL_MAX && !h->is_closing && !(call->has_shared && buffer_is_left(call->easy)))
+    if (call->easy && h->pool_count < POOL_MAX && !h->is_closing && wire_undo(call))
         h->pool[h->pool_count++] = call->easy;
     else if (call->easy)
         curl_easy_cleanup(call->easy);
@@ -562,7 +615,7 @@ void wire_done(struct httpc_call *call)
     call->url = NULL;
     curl_mime_free(call->mime);
     call->mime = NULL;
-    curl_slist_free_all(call->header_lines);
+    free(call->header_lines);
     call->header_lines = NULL;
     while (call->sources) {
         struct mime_source *next = call->sources->next;

@@ -57,7 +57,7 @@ static void start(void)
 {
     server = raw_server_start();
     cr_assert_eq(uv_loop_init(&loop), 0);
-    client = httpc_new(&loop, &(struct httpc_config){ .user_agent = "kiln-test/1" });
+    client = httpc_new(&loop, &(struct httpc_config){ .user_agent = "User-Agent: kiln-test/1" });
     cr_assert_not_null(client);
 }
 
