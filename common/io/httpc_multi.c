@@ -2,7 +2,7 @@
  *
  * Several multis, because curl walks lists: at 10,000 transfers one multi costs three times the CPU of eight
  * (dependencies.md, section 4). A host's calls stay on the multi of its hash, so that connections are reused, until
- * that one is full; then they go over to the next.
+ * that one has enough; then they go over to the next.
  *
  * The sockets are in an epoll set of their own, which the loop watches as one handle. uv_poll_t asks the kernel four
  * times a call (each change is a removal and an addition), here it is twice for a new connection and once for a kept
@@ -16,7 +16,13 @@
 #include "common/base/clock.h"
 #include "common/io/httpc_inside.h"
 
-enum { CALLS_A_MULTI = 300, STREAMS_A_CONNECTION = 100, GUARDED_CONNECTIONS = 64, EVENTS_AT_ONCE = 256 };
+enum {
+    CALLS_A_MULTI = 64,
+    STREAMS_A_MULTI = 300,
+    STREAMS_A_CONNECTION = 100,
+    GUARDED_CONNECTIONS = 64,
+    EVENTS_AT_ONCE = 256
+};
 
 struct socket_wait { /* in httpc's line for a spool, first come first served */
     struct socket_wait *prev, *next;
@@ -303,17 +309,19 @@ static bool multi_open(struct httpc *h, struct multi *m, enum set set)
     (void)curl_multi_setopt(m->curl, CURLMOPT_MAXCONNECTS, (long)connections);
     if (set == SET_H2) /* PIPEWAIT alone opens a connection for every transfer beyond the stream limit */
         (void)curl_multi_setopt(m->curl, CURLMOPT_MAX_HOST_CONNECTIONS,
-                                (long)(CALLS_A_MULTI / STREAMS_A_CONNECTION + 1));
+                                (long)(STREAMS_A_MULTI / STREAMS_A_CONNECTION + 1));
     return true;
 }
 
+/* On HTTP/1.1 curl walks past every connection in use to find one that is not: few calls each as long as there are
+ * multis, then as many on all of them. */
 static struct multi *multi_pick(struct httpc *h, const struct host *host, enum set set)
 {
-    size_t count = h->config.multis, least = 0;
+    size_t count = h->config.multis, least = 0, full = set == SET_H2 ? STREAMS_A_MULTI : CALLS_A_MULTI;
 
     for (size_t i = 0; i < count; i++) {
         size_t at = (size_t)((host->hash + i) % count);
-        if (h->multis[set][at].active < CALLS_A_MULTI)
+        if (h->multis[set][at].active < full)
             return &h->multis[set][at];
         if (i == 0 || h->multis[set][at].active < h->multis[set][least].active)
             least = at;
