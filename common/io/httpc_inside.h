@@ -152,7 +152,7 @@ void multi_let_through(struct httpc *h);             /* those who wait go on wit
 void wire_forget_host(struct host *host);            /* frees it */
 /* httpc_buffer.c */
 bool buffer_set(CURL *easy, bool is_h2_welcome); /* before its transfer; true: it will use the one that is shared */
-bool buffer_is_left(CURL *easy);                 /* after its reset: it still has the buffer of its last transfer */
+bool buffer_is_left(CURL *easy);                 /* it still has the buffer of its last transfer */
 /* httpc.c */
 void httpc_on_result(struct httpc_call *call, CURLcode code);
 void httpc_deliver(struct httpc *h);

@@ -585,7 +585,7 @@ enum err wire_set_up(struct httpc_call *call, const struct httpc_request *reques
 
 /* What an ordinary call has set every other sets too, or it is undone here: the handle stays as it is. After any other
  * call it is set anew, and now and then without a reason: curl counts its own second tries as long as a handle lives,
- * and refuses the sixth. True: it may be used again. */
+ * and refuses the sixth. False: it cannot be used again (httpc_buffer.c). */
 static bool wire_undo(struct httpc_call *call)
 {
     CURL *e = call->easy;
@@ -598,8 +598,10 @@ static bool wire_undo(struct httpc_call *call)
         (void)curl_easy_setopt(e, CURLOPT_PRIVATE, NULL);
         return !(call->has_shared && buffer_is_left(e));
     }
-    curl_easy_reset(e); /* keeps nothing of this life, but perhaps its buffer */
-    return !(call->has_shared && buffer_is_left(e)) && wire_constants(call->h, e);
+    if (buffer_is_left(e))
+        return false;
+    curl_easy_reset(e);
+    return wire_constants(call->h, e);
 }
 
 void wire_done(struct httpc_call *call)

@@ -287,6 +287,62 @@ Test(httpc, nothing_was_sent_when_the_host_cannot_be_reached)
     cr_expect_eq(raw_server_requests(server), 0);
 }
 
+/* Easy handles keep what is the same for all calls: of what differs nothing may be left for the next. */
+Test(httpc, a_request_is_the_same_after_any_other)
+{
+    static const char *const headers[] = { "Authorization: Bearer x", "Content-Type: application/json" };
+    static char large[70000];
+    enum { KINDS = 9 };
+    struct httpc_part part = { .name = "a", .data = "b", .len = 1 };
+    struct httpc_request kinds[KINDS];
+    static char alone[KINDS][4096], seen[4096];
+
+    memset(large, 'x', sizeof(large) - 1);
+    for (int i = 0; i < KINDS; i++)
+        kinds[i] = get("/ok");
+    for (int i = 1; i < 4; i++) {
+        kinds[i].method = i == 3 ? "PUT" : "POST";
+        kinds[i].headers = headers;
+        kinds[i].header_count = 2;
+        kinds[i].body = "{\"a\":1}";
+        kinds[i].body_len = 7;
+        kinds[i].is_paid = i == 2;
+    }
+    kinds[4].method = "DELETE";
+    kinds[5].method = "HEAD";
+    kinds[6].method = "POST"; /* without a body, on a connection of its own */
+    kinds[6].is_paid = true;
+    kinds[7].method = "POST"; /* read by a function */
+    kinds[7].body = large;
+    kinds[7].body_len = sizeof(large) - 1;
+    kinds[7].is_paid = true;
+    kinds[8].method = "POST";
+    kinds[8].parts = &part;
+    kinds[8].part_count = 1;
+    for (int i = 0; i < KINDS; i++) { /* each from a client that sent nothing before */
+        stop();
+        start();
+        kinds[i].url = url("/ok");
+        cr_expect_eq(ask(kinds[i]).err, ERR_OK);
+        raw_server_last(server, alone[i], sizeof(alone[i]));
+    }
+    for (int pair = 0; pair < KINDS * KINDS; pair++) {
+        int first = pair / KINDS, then = pair % KINDS;
+        size_t host, same;
+
+        kinds[first].url = kinds[then].url = url("/ok");
+        cr_expect_eq(ask(kinds[first]).err, ERR_OK);
+        cr_expect_eq(ask(kinds[then]).err, ERR_OK);
+        raw_server_last(server, seen, sizeof(seen));
+        host = strcspn(alone[then], "\n"); /* the next line has the server's port, which differs */
+        same = strcspn(alone[then] + host + 1, "\n") + host + 1;
+        cr_expect_eq(strncmp(seen, alone[then], host), 0, "%d after %d: %s", then, first, seen);
+        if (then != 8) /* whose boundary is another each time */
+            cr_expect_str_eq(seen + strcspn(seen + host + 1, "\n") + host + 1, alone[then] + same, "%d after %d", then,
+                             first);
+    }
+}
+
 /* curl does not free the buffer of such a transfer, and believes that the handle's next one has 16 KiB. */
 Test(httpc, a_name_that_does_not_resolve_leaves_no_small_buffer_behind)
 {
