@@ -4,7 +4,7 @@
 #include <unistd.h>
 #include "worker/sortie.h"
 
-enum { RESTING_MAX = 8192, RESTING_BYTES = 8 * 1024 };
+enum { RESTING_MAX = 8192, RESTING_BYTES = 8 * 1024, RESTING_TEXT = 4 * 1024 };
 
 static void sortie_unlink(const char *path)
 {
@@ -124,7 +124,7 @@ void sortie_rest(struct flight *f)
     struct sortie *s = f->sortie;
 
     if (!s || !s->is_parsed || s->input_count || s->kept || arena_used(s->arena) > RESTING_BYTES ||
-        (!s->is_resting && f->env->resting >= RESTING_MAX)) {
+        strlen(f->envelope) > RESTING_TEXT || (!s->is_resting && f->env->resting >= RESTING_MAX)) {
         sortie_free(f);
         return;
     }

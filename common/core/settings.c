@@ -1,5 +1,6 @@
 /* settings.c - checks and uses of the shared configuration. */
 #define _DEFAULT_SOURCE /* sbrk, madvise */
+#include <limits.h>
 #include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -133,14 +134,15 @@ void settings_check(struct config *c)
  * A page fault costs 1 to 13 us by the machine's virtualization, and a call that waits touches four pages. So the
  * heap's first HEAP_BYTES are asked for at once, untouched, and may be huge pages where the system leaves that to
  * programs: 4.4 faults a job became 0.3, 0.34 s of CPU for 1,000 jobs 0.28, for an eighth more memory (medians in
- * turns, docs/performance.md). Only what the heap takes beyond them is given back to the system. */
+ * turns, docs/performance.md). They are never given back, for what grows anew would be small pages: so the heap is not
+ * trimmed, and keeps what a burst took. */
 void settings_memory(void)
 {
     enum { HEAP_BYTES = 256 << 20, BLOCK_BYTES = 100 << 10, PAGE_BYTES = 4096 };
     uintptr_t from = ((uintptr_t)sbrk(0) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     void *volatile blocks[2]; /* the heap as it is holds one of them */
 
-    (void)mallopt(M_TRIM_THRESHOLD, HEAP_BYTES + (16 << 20));
+    (void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
     (void)mallopt(M_TOP_PAD, HEAP_BYTES);
     for (int i = 0; i < 2; i++)
         blocks[i] = malloc(BLOCK_BYTES);

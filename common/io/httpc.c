@@ -254,7 +254,7 @@ static void call_deliver(struct httpc_call *call)
         answer.headers = lines;
         answer.header_count = call->header_count;
     }
-    if (call->easy)
+    if (call->easy && call->is_asked) /* before that curl still tells of the handle's last call */
         (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &answer.status);
     call_finish_file(call, &answer);
     answer.is_kept = call->is_kept && answer.fate == HTTPC_ANSWERED;

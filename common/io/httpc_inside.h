@@ -64,7 +64,7 @@ struct httpc {
     CURLSH *share;                           /* one DNS cache for all multis of the loop */
     EVP_MD *sha256;
     CURL *pool[POOL_MAX]; /* with all that is the same for every call (httpc_wire.c) */
-    size_t pool_count, undone;
+    size_t pool_count;
     char *spares[SPARES_MAX]; /* spools that wait for their next body */
     size_t spare_count, spools_out;
     struct socket_wait *waiting, *waiting_last; /* answers left in their sockets until a spool is free */
@@ -114,6 +114,7 @@ struct httpc_call {
     size_t max_bytes;
     /* written by curl's callbacks */
     bool is_asked; /* a connection stands and the request goes out on it: from here on it may have been read */
+    bool is_again; /* and went out a second time: curl's own try, after a kept connection had died */
     bool is_sent, is_receiving, is_blocked;
     bool is_headed; /* the headers of the last response are complete */
     enum err fault; /* what made us stop curl; ERR_OK: nothing */
@@ -128,7 +129,6 @@ struct httpc_call {
     int64_t file_bytes;
     /* request */
     bool is_paid, is_guarded, is_on_sent_due, has_shared; /* has_shared: see httpc_buffer.c */
-    bool is_ordinary;                                     /* its handle need not be reset after it */
     /* written when done */
     enum err err;
     enum httpc_fate fate;

@@ -23,7 +23,6 @@ enum {
     PAID_IDLE_S = 30,          /* a paid request does not go out on a connection that was idle longer */
     IDLE_S = 118,              /* curl's own for all others */
     HEADERS_OF_OURS = 3,
-    UNDONE_MOST = 64, /* calls */
 };
 
 static size_t wire_on_read(char *out, size_t size, size_t count, void *ctx)
@@ -285,6 +284,7 @@ static int wire_on_prereq(void *ctx, char *peer, char *local, int peer_port, int
         return CURL_PREREQFUNC_ABORT; /* curl's own second try */
     if (call->has_shared && is_on_h2(call))
         return CURL_PREREQFUNC_ABORT; /* a connection left from before the host spoke HTTP/1.1 (httpc_buffer.c) */
+    call->is_again = call->is_asked;
     call->is_asked = true;
     if (call->host->probe == call) {
         call->host->speaks_h2 = is_on_h2(call);
@@ -349,8 +349,7 @@ static enum err wire_add_part(struct httpc_call *call, const struct httpc_part *
     return ok ? ERR_OK : ERR_NOMEM;
 }
 
-/* One block: the list's nodes, then the agent's line. The caller's lines are copied behind it: they need not live on.
- */
+/* One block: the list's nodes, then copies of all lines, ours and the caller's. */
 static enum err wire_headers(struct httpc_call *call, const struct httpc_request *r)
 {
     const char *agent = call->h->config.user_agent, *lines[HEADERS_OF_OURS];
@@ -363,6 +362,8 @@ static enum err wire_headers(struct httpc_call *call, const struct httpc_request
         if (strpbrk(r->headers[i], "\r\n") || !strchr(r->headers[i], ':'))
             return ERR_ARGUMENT; /* would become two headers, or none */
         has_type = has_type || strncasecmp(r->headers[i], "Content-Type:", 13) == 0;
+        if (strncasecmp(r->headers[i], "User-Agent:", 11) == 0)
+            agent = NULL;
         bytes += strlen(r->headers[i]) + 1;
     }
     lines[ours++] = "Expect:";
@@ -395,7 +396,6 @@ static enum err wire_body(struct httpc_call *call, const struct httpc_request *r
     enum err err = ERR_OK;
 
     if (r->part_count > 0) {
-        call->is_ordinary = false;
         call->mime = curl_mime_init(e);
         if (!call->mime)
             return ERR_NOMEM;
@@ -408,7 +408,6 @@ static enum err wire_body(struct httpc_call *call, const struct httpc_request *r
     (void)curl_easy_setopt(e, CURLOPT_POST, 1L);
     (void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body_len);
     if (call->is_paid && call->body_len > AT_ONCE_BYTES) {
-        call->is_ordinary = false;
         (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, wire_on_read); /* and no SEEKFUNCTION */
         (void)curl_easy_setopt(e, CURLOPT_READDATA, call);
     } else {
@@ -423,11 +422,8 @@ static enum err wire_method(struct httpc_call *call, const struct httpc_request 
     bool has_body = r->part_count > 0 || r->body_len > 0, is_post = strcmp(r->method, "POST") == 0;
     enum err err = ERR_OK;
 
-    call->is_ordinary = !call->is_guarded && (has_body ? is_post : strcmp(r->method, "GET") == 0);
-    if (call->is_paid && !has_body) {
-        call->is_ordinary = false;
+    if (call->is_paid && !has_body)
         (void)curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
-    }
     if (has_body || is_post)
         err = wire_body(call, r);
     else if (strcmp(r->method, "HEAD") == 0)
@@ -471,7 +467,6 @@ static bool wire_constants(struct httpc *h, CURL *e)
     (void)curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
     (void)curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
     (void)curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L); /* a call may be silent for minutes */
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPIDLE, 45L);
     (void)curl_easy_setopt(e, CURLOPT_TCP_KEEPINTVL, 15L);
@@ -498,6 +493,7 @@ static void wire_limits(struct httpc_call *call, const struct httpc_request *r, 
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                            r->connect_timeout_ms > 0 ? (long)r->connect_timeout_ms : 10000L);
     call->has_shared = buffer_set(e, is_h2_welcome);
+    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES); /* frees one that a stream left */
     (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)(call->is_paid ? PAID_IDLE_S : IDLE_S));
     /* a length declared too large is refused before a byte is read; what is not declared is counted as it comes */
     (void)curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE,
@@ -583,17 +579,23 @@ enum err wire_set_up(struct httpc_call *call, const struct httpc_request *reques
     return err ? err : wire_headers(call, request);
 }
 
-/* What an ordinary call has set every other sets too, or it is undone here: the handle stays as it is. After any other
- * call it is set anew, and now and then without a reason: curl counts its own second tries as long as a handle lives,
- * and refuses the sixth. False: it cannot be used again (httpc_buffer.c). */
+/* What differs from call to call is set by each of them or undone here, so that the handle stays as it is. It is set
+ * anew after a call that ended badly or twice went for a connection: curl counts its own second tries as long as a
+ * handle lives, and refuses the sixth. False: it cannot be used again (httpc_buffer.c). */
 static bool wire_undo(struct httpc_call *call)
 {
     CURL *e = call->easy;
 
-    if (call->is_ordinary && ++call->h->undone % UNDONE_MOST != 0) {
+    if (call->fate == HTTPC_ANSWERED && !call->is_again && !call->is_guarded) {
         (void)curl_easy_setopt(e, CURLOPT_CURLU, NULL);
         (void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, NULL);
+        if (call->mime)
+            (void)curl_easy_setopt(e, CURLOPT_MIMEPOST, NULL);
         (void)curl_easy_setopt(e, CURLOPT_POSTFIELDS, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_READFUNCTION, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_READDATA, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, NULL);
+        (void)curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 0L);
         (void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, NULL);
         (void)curl_easy_setopt(e, CURLOPT_PRIVATE, NULL);
         return !(call->has_shared && buffer_is_left(e));

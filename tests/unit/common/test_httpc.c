@@ -343,6 +343,27 @@ Test(httpc, a_request_is_the_same_after_any_other)
     }
 }
 
+Test(httpc, a_call_that_never_left_has_no_status)
+{
+    enum { MANY = 8 };
+    struct got g[MANY] = { 0 };
+    char text[128];
+
+    for (int round = 0; round < 2; round++) { /* answered; then with the same handles, of which one goes ahead */
+        snprintf(text, sizeof text, "http://localhost:%d/ok",
+                 round ? raw_server_closed_port() : raw_server_port(server));
+        memset(g, 0, sizeof g);
+        for (int i = 0; i < MANY; i++) {
+            struct httpc_request r = { .method = "GET", .url = text };
+            cr_assert_eq(httpc_send(client, &r, on_answer, &g[i], NULL), ERR_OK);
+        }
+        while (httpc_active(client) > 0)
+            uv_run(&loop, UV_RUN_ONCE);
+        for (int i = 0; i < MANY; i++)
+            cr_expect_eq(g[i].status, round ? 0 : 200, "%ld", (long)g[i].status);
+    }
+}
+
 /* curl does not free the buffer of such a transfer, and believes that the handle's next one has 16 KiB. */
 Test(httpc, a_name_that_does_not_resolve_leaves_no_small_buffer_behind)
 {
