@@ -133,9 +133,9 @@ void settings_check(struct config *c)
  *
  * A page fault costs 1 to 13 us by the machine's virtualization, and a call that waits touches four pages. So the
  * heap's first HEAP_BYTES are asked for at once, untouched, and may be huge pages where the system leaves that to
- * programs: without it 4.4 faults a job; 0.37 s of CPU for 1,000 jobs became 0.265, for an eighth more memory (medians
- * in turns, docs/performance.md). They are never given back, for what grows anew would be small pages: so the heap is
- * not trimmed, and keeps what a burst took. */
+ * programs: without it 4.4 faults a job; 0.37 s of CPU for 1,000 jobs became 0.265, for up to a third more memory, with
+ * more calls in the air (in turns, docs/performance.md). They are never given back, for what grows anew would be small
+ * pages: so the heap is not trimmed, and keeps what a burst took. */
 void settings_memory(void)
 {
     enum { HEAP_BYTES = 256 << 20, BLOCK_BYTES = 100 << 10, PAGE_BYTES = 4096 };
