@@ -10,13 +10,14 @@
 #include "tests/support/support.h"
 
 /* "add" keeps a row and says its value back; refuses 13, says nothing about 14, waits before the first 15, raises
- * on 16. */
+ * on 16, and does not come back from 19999. */
 static const char add_function[] =
     "create function add(tag text, ids int[], texts text[], flags bool[]) returns table (ord int, said text, known bool) "
     "language plpgsql as $$ begin "
     "  insert into calls (rows) values (cardinality(ids));"
     "  if 13 = any (ids) then perform 'x'::int; end if;"
     "  if 15 = any (ids) and nextval('slow') = 1 then perform pg_sleep(0.3); end if;"
+    "  if 19999 = any (ids) then perform pg_sleep(3600); end if;"
     "  if 16 = any (ids) then raise exception 'no sixteen'; end if;"
     "  insert into kept select a, b from unnest(ids, texts) as t(a, b) on conflict (id) do update set calls = kept.calls + 1;"
     "  return query select o::int, tag || ':' || coalesce(b, '-'), f from unnest(ids, texts, flags) with ordinality as t(a, b, f, o)"

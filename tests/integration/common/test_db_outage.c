@@ -37,14 +37,14 @@ Test(outage, patience_ends_while_it_is_away)
 {
     set_up(200, 20);
     until_up();
-    cr_assert_eq(add(15, "under way", true), ERR_OK);
+    cr_assert_eq(add(19999, "under way", true), ERR_OK);
     while (support_sql_int(bench.url, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 0)
         uv_run(&bench.loop, UV_RUN_NOWAIT);
     support_service("kill-postgres");
     for (int id = 100; id < 150; id++)
         cr_assert_eq(add(id, "too late", true), ERR_OK);
     until_answered(51);
-    cr_expect_eq(bench.said[15].err, ERR_LOST);
+    cr_expect_eq(bench.said[19999].err, ERR_LOST);
     for (int id = 100; id < 150; id++)
         cr_expect_eq(bench.said[id].err, ERR_UNAVAILABLE);
     cr_expect_eq(db_waiting(bench.db), 0);
