@@ -10,6 +10,11 @@ void line_remove(struct flight *f);                /* from the line it stands in
 bool flight_beat_is_fresh(const struct flight_env *env);
 uint32_t random_u32(void);
 
+/* phase.c: what a job is at, told to who watches once it has lasted */
+void phase_open(struct flight_env *env);             /* of its timer; the runner closes it */
+void phase_set(struct flight *f, const char *phase); /* static text */
+void phase_over(struct flight *f);                   /* what was not told yet never is */
+
 /* exchange.c: requests to the provider, answers from it */
 enum { EXCHANGE_INLINE_BYTES = 16 * 1024 }; /* answers above are read on a thread */
 void exchange_submit(struct flight *f);

@@ -180,7 +180,7 @@ void exchange_submit(struct flight *f)
     req = f->adapter->submit(s->arena, &s->spec);
     err = exchange_send(f, &req, false);
     if (err == ERR_OK)
-        flight_progress(f, "submitting");
+        phase_set(f, "submitting");
     else if (err == ERR_IO)
         flight_fail(f, ERR_INPUT_UNREACHABLE, CLASS_NOT_SENT, "an input file is no longer here");
     else

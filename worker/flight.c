@@ -76,6 +76,7 @@ static void flight_close_if_over(struct flight *f)
         return;
     f->is_closing = true;
     line_remove(f);
+    phase_over(f);
     flight_never_waits(f);
     sortie_free(f);
     f->env->in_state[f->job.state]--;
@@ -116,14 +117,6 @@ static void flight_on_tick(struct flight *f)
     flight_feed(f, EV_TICK);
 }
 
-void flight_progress(struct flight *f, const char *phase)
-{
-    if (f->phase == phase)
-        return;
-    f->phase = phase;
-    queue_progress(f->env->queue, f->job.id, phase, -1);
-}
-
 static void flight_on_marked(void *ctx, enum err err, size_t count)
 {
     struct flight *f = ctx;
@@ -138,7 +131,7 @@ static void flight_on_marked(void *ctx, enum err err, size_t count)
 void flight_mark_collecting(struct flight *f)
 {
     f->is_marked = true;
-    f->phase = "collecting"; /* which the mark tells as well */
+    phase_set(f, "collecting");
     flight_hold(f);
     queue_collecting(f->env->queue, f->job.id, true, flight_on_marked, f);
 }
@@ -165,7 +158,7 @@ static void flight_arm(struct flight *f)
     flight_unmark_collecting(f); /* who dies now is no loss */
     delay = flight_poll_delay_ms(f->op, now - f->attempt_began_ms, f->retry_after_s, f->give_up_ms - now);
     f->retry_after_s = 0;
-    flight_progress(f, "waiting");
+    phase_set(f, "waiting");
     flight_after(f, delay, flight_on_tick);
     if (f->is_canceled) {
         cancel_send(f);

@@ -41,6 +41,11 @@ struct stow {                    /* stow.c: results on their way to storage */
     struct stow_group groups[STOW_GROUPS];
 };
 
+struct flight_phases { /* phase.c: flights whose phase is not told yet, by when that is due */
+    struct flight *first, *last;
+    uv_timer_t timer;
+};
+
 struct flight_env {
     uv_loop_t *loop;
     const struct catalog *catalog;
@@ -71,6 +76,7 @@ struct flight_env {
     struct flight_line for_poll, for_beat;
     struct flight_line for_settle; /* outcomes on their way to PostgreSQL, the oldest first */
     struct stow stow;
+    struct flight_phases phases;
     struct flight_line for_store; /* results that wait for a thread, and some that have one, the oldest first */
     size_t in_state[JOB_STATE_COUNT];
 
@@ -121,7 +127,9 @@ struct flight {
         may_wait, is_routed, is_key_probe, is_key_guessed,
         is_marked,      /* is_marked: Redis knows that it is being collected */
         is_cancel_sent; /* the provider was told to stop, or never can be */
-    const char *phase;  /* what watchers were told last; static */
+    const char *phase;  /* what it is at, for who watches; static */
+    struct flight *phase_prev, *phase_next;
+    uint64_t phase_due_ms; /* when it is told, by uv_now; 0: it was, or never will be */
     int64_t final_version;
     char final_state[16];
     struct settlement out;
@@ -150,7 +158,6 @@ void flight_put_off(struct flight *f);  /* of a claimed one: not here, not now *
 void flight_storage_failed(struct flight *f);
 void flight_mark_collecting(struct flight *f); /* collect_marked follows */
 void flight_unmark_collecting(struct flight *f);
-void flight_progress(struct flight *f, const char *phase); /* static text; told once */
 int64_t flight_poll_delay_ms(const struct operation *op, int64_t age_ms, int64_t retry_after_s, int64_t left_ms);
 void flight_hold(struct flight *f);
 void flight_release(struct flight *f);

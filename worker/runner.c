@@ -442,7 +442,8 @@ static void runner_close(void *ctx)
 {
     struct runner *r = ctx;
     uv_handle_t *handles[] = { (uv_handle_t *)&r->claim_timer, (uv_handle_t *)&r->resync_timer,
-                               (uv_handle_t *)&r->storage_timer, (uv_handle_t *)&r->end_timer };
+                               (uv_handle_t *)&r->storage_timer, (uv_handle_t *)&r->end_timer,
+                               (uv_handle_t *)&r->env.phases.timer };
 
     if (r->is_closed)
         return; /* beat_leave answered after the end timer */
@@ -615,6 +616,7 @@ struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
                                                          .on_hint = runner_on_hint,
                                                          .ctx = r }),
     };
+    phase_open(&r->env);
     r->beat = beat_new(&(struct beat_config){ .db = r->beat_db,
                                               .loop = loop,
                                               .worker = r->id,

@@ -69,8 +69,7 @@ void queue_claim(struct queue *q, size_t max, queue_claim_fn *fn, void *ctx);
 
 /* A fact about one attempt, kept with the claim if it is mine: {"ref":…,"request_id":…} or {"outcome":…}. */
 void queue_note(struct queue *q, const char *job, int64_t attempt, const char *note, queue_done_fn *fn, void *ctx);
-/* The job is being collected or stored (true: and that is its phase, as by queue_progress) or no longer (false): who
- * dies in between counts as a loss. */
+/* The job is being collected or stored (true) or no longer (false): who dies in between counts as a loss. */
 void queue_collecting(struct queue *q, const char *job, bool is_collecting, queue_done_fn *fn, void *ctx);
 /* Claims of mine back to ready: after `delay_ms` (0: at once, at the account's head). `lane` NULL: stays. Drops the
  * claim's note unless keep_note. */

@@ -1,13 +1,12 @@
--- collecting.lua - a job's result is being collected or stored, which is its phase then, or no longer.
+-- collecting.lua - a job's result is being collected or stored, or no longer.
 -- ARGV: worker, then job, 1 or 0 of each. Returns of each whether that is new.
-local W, key, ids, events, out = ARGV[1], P .. 'collecting:' .. ARGV[1], {}, {}, {}
+local W, key, ids, out = ARGV[1], P .. 'collecting:' .. ARGV[1], {}, {}
 for i = 2, #ARGV, 2 do ids[#ids + 1] = ARGV[i] end
 local claims, before, now_is = claims_of(W, ids), r('SMISMEMBER', key, unpack(ids)), {}
 for i, J in ipairs(ids) do
   local is, was = ARGV[2 * i + 1] == '1', now_is[J]
   if was == nil then was = before[i] == 1 end
   if is and claims[i] then
-    note_phase(W, J, 'collecting', '-1', events)
     now_is[J] = true
   elseif not is then
     now_is[J] = false
@@ -20,5 +19,4 @@ for J, is in pairs(now_is) do
 end
 if #add > 0 then r('SADD', key, unpack(add)) end
 if #drop > 0 then r('SREM', key, unpack(drop)) end
-tell(events)
 return out

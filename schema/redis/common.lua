@@ -160,18 +160,6 @@ local function claims_of(W, ids) -- of each its claim's lane, or false
   return list
 end
 
---: note_phase
--- Of a known job, or of the worker's; returns whether it is one. percent: text.
-local function note_phase(W, J, phase, percent, events)
-  if r('HEXISTS', P .. 'job:' .. J, 'lane') == 1 then -- else the phase would be all that there is of the job
-    r('HSET', P .. 'job:' .. J, 'phase', phase, 'percent', percent)
-  elseif W == '' or not claim_of(W, J) then
-    return 0
-  end
-  events[#events + 1] = { job = J, phase = phase, percent = tonumber(percent) }
-  return 1
-end
-
 --: tell
 local function tell(events) -- who watches: one message, an object or a list of them
   if #events > 0 then redis.call('PUBLISH', P .. 'events', cjson.encode(#events > 1 and events or events[1])) end

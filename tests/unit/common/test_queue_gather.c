@@ -78,7 +78,7 @@ Test(queue_gather, calls_about_one_job_keep_their_order)
     cr_expect_not(job_exists(w, 1));
     cr_expect_not(job_exists(w, 2));
     ASK(w, queue_progress_of(w->at[0].q, job_id(3), on_progress, &w->a));
-    cr_expect_str_eq(w->a.text, "collecting");
+    cr_expect_str_eq(w->a.text, "submitting");
     cr_expect_eq(w->a.percent, -1);
     ASK(w, queue_progress_of(w->at[0].q, job_id(4), on_progress, &w->a));
     cr_expect_str_eq(w->a.text, "waiting");
