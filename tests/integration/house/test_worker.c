@@ -133,6 +133,42 @@ Test(worker, lets_go_of_a_job_that_ended_without_a_hint)
     house_close(h);
 }
 
+static bool shows_phase(const struct house *h, const char *id, const char *phase, int tries)
+{
+    struct timespec pause = { 0, 100000000 };
+    char path[64];
+    bool found = false;
+
+    (void)snprintf(path, sizeof(path), "/v1/jobs/%s", id);
+    for (int i = 0; i < tries && !found; i++) {
+        struct reply r = house_call(h, "GET", path, NULL, NULL);
+
+        found = strcmp(reply_text(&r, "progress.phase"), phase) == 0;
+        reply_done(&r);
+        if (!found)
+            (void)nanosleep(&pause, NULL);
+    }
+    return found;
+}
+
+Test(worker, tells_the_phases_that_last)
+{
+    struct house_options options = { .catalog = overlay,
+                                     .sandbox_config = "{\"delay_ms\":{\"leonardo\":{\"min\":5000,\"max\":5000}}}" };
+    struct house *h = house_open(&options);
+    char slow[40], later[40];
+
+    house_submit(h, slow, "stability.generate.core", "{\"prompt\":\"slow [[job:slow]] [[fault:delay_ms=4000]]\"}");
+    submit(h, later, "later", "later");
+    cr_expect(shows_phase(h, slow, "submitting", 35), "its provider takes four seconds to answer");
+    cr_expect(shows_phase(h, later, "waiting", 50), "its picture is not there before five");
+    expect_state(h, slow, "succeeded");
+    expect_state(h, later, "succeeded");
+    cr_expect(shows_phase(h, slow, "", 1), "nothing is told of a job after its end");
+    cr_expect(shows_phase(h, later, "", 1));
+    house_close(h);
+}
+
 Test(worker, claims_nothing_while_its_storage_takes_nothing)
 {
     struct house_options options = { .catalog = overlay };
