@@ -13,9 +13,10 @@
  * Not for HTTP/2: there a frame for one stream is put into that stream's buffer while another's is read, and stays. Not
  * with a SOCKS proxy, which we never have. And only for 7.88, whose sources were read; other versions have curl's own.
  *
- * HTTP/2's own are untouched until their answers come, two pages each. On the heap, whose pages may be huge
- * (settings_memory), they would be there at once: 29.6 instead of 22.8 KiB a call that waits. So they have a place of
- * ordinary pages; the one used last is used next.
+ * HTTP/2's own are untouched until their answers come, two pages each. And over TLS what is sent goes through a buffer
+ * of 16 KiB that the call keeps until its answer is there, of which most requests fill a page. On the heap, whose pages
+ * may be huge (settings_memory), all of both would be there at once. So both kinds have a place of ordinary pages; the
+ * one used last is used next.
  *
  * Not every end of a transfer frees its buffer (a name that does not resolve, a stream that ends beside others). Then
  * it stays with the easy handle, and curl_easy_reset makes curl believe that it has 16 KiB. So a handle with a buffer
@@ -28,23 +29,24 @@
 #include "common/io/httpc_inside.h"
 
 enum {
-    PLACE_BYTES = 8 * 1024,
-    OWN_BYTES = PLACE_BYTES - 9, /* a size that nothing else has; twice as much is 40 MiB of 10,000 (measured) */
-#ifdef __SANITIZE_ADDRESS__
-    OWNS_MAX = 0, /* from malloc, which sees what is read past their end */
-#else
-    OWNS_MAX = 16 * 1024,
-#endif
+    PAGE_BYTES = 4 * 1024,
+    OWN_BYTES = 2 * PAGE_BYTES - 9,  /* a size that nothing else has; twice as much is 40 MiB of 10,000 (measured) */
+    SENT_BYTES = 4 * PAGE_BYTES + 9, /* likewise; curl takes no less than 16 KiB */
+    PLACES_MAX = 16 * 1024,
     SHARED_BYTES = CURL_MAX_READ_SIZE, /* curl asks for a byte more, for a NUL */
     READ_VERSION = 0x0758,
 };
 
 static char *shared;     /* NULL: there is none */
-static char *owns;       /* OWNS_MAX places; NULL: there are none */
-static char *free_own;   /* the last given back; each begins with the one before */
-static size_t owns_left; /* that were never given out */
 static pthread_t reader; /* the thread whose transfers share it: of the first that asked */
 static bool has_reader;
+
+static struct places {
+    size_t bytes; /* of each */
+    char *first;  /* PLACES_MAX of them; NULL: there are none */
+    char *free;   /* the last given back; each begins with the one before */
+    size_t left;  /* that were never given out */
+} owns = { .bytes = 2 * PAGE_BYTES }, sents = { .bytes = 5 * PAGE_BYTES };
 
 static bool is_reader(void)
 {
@@ -55,15 +57,29 @@ static bool is_reader(void)
     return pthread_equal(reader, pthread_self());
 }
 
-static void *own_take(void)
+static void *place_take(struct places *of, size_t bytes)
 {
-    char *own = free_own;
+    char *place = of->free;
 
-    if (own)
-        memcpy(&free_own, own, sizeof(free_own));
-    else if (owns_left > 0)
-        own = owns + --owns_left * PLACE_BYTES;
-    return own ? own : malloc(OWN_BYTES + 1);
+    if (place)
+        memcpy(&of->free, place, sizeof(of->free));
+    else if (of->left > 0)
+        place = of->first + --of->left * of->bytes;
+    return place ? place : malloc(bytes);
+}
+
+static bool place_is_of(const struct places *of, const char *p)
+{
+    return of->first && p >= of->first && p < of->first + PLACES_MAX * of->bytes;
+}
+
+static bool place_free(struct places *of, char *p)
+{
+    if (!place_is_of(of, p))
+        return false;
+    memcpy(p, &of->free, sizeof(of->free));
+    of->free = p;
+    return true;
 }
 
 static void *buffer_malloc(size_t size)
@@ -71,20 +87,31 @@ static void *buffer_malloc(size_t size)
     if (size == SHARED_BYTES + 1 && is_reader())
         return shared;
     if (size == OWN_BYTES + 1 && is_reader())
-        return own_take();
+        return place_take(&owns, size);
+    if (size == SENT_BYTES && is_reader())
+        return place_take(&sents, size);
     return malloc(size);
 }
 
 static void buffer_free(void *p)
 {
-    if (!p || p == shared) /* nine in ten are NULL */
-        return;
-    if (owns && (char *)p >= owns && (char *)p < owns + (size_t)OWNS_MAX * PLACE_BYTES) {
-        memcpy(p, &free_own, sizeof(free_own));
-        free_own = p;
-        return;
+    if (p && p != shared && !place_free(&owns, p) && !place_free(&sents, p)) /* nine in ten are NULL */
+        free(p);
+}
+
+static void *buffer_realloc(void *p, size_t size) /* of a place: curl does not, and if it did it were right */
+{
+    const struct places *of = place_is_of(&owns, p) ? &owns : place_is_of(&sents, p) ? &sents : NULL;
+    void *grown;
+
+    if (!of)
+        return realloc(p, size);
+    grown = malloc(size);
+    if (grown) {
+        memcpy(grown, p, size < of->bytes ? size : of->bytes);
+        buffer_free(p);
     }
-    free(p);
+    return grown;
 }
 
 static char *buffer_map(size_t bytes)
@@ -92,6 +119,19 @@ static char *buffer_map(size_t bytes)
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return map == MAP_FAILED ? NULL : map;
+}
+
+static void places_map(struct places *of)
+{
+#ifndef __SANITIZE_ADDRESS__ /* there malloc sees what is read past their end */
+    of->first = buffer_map(PLACES_MAX * of->bytes);
+    if (!of->first)
+        return;
+    of->left = PLACES_MAX;
+    (void)madvise(of->first, PLACES_MAX * of->bytes, MADV_NOHUGEPAGE); /* refused: there are none */
+#else
+    (void)of;
+#endif
 }
 
 bool httpc_init(void)
@@ -103,14 +143,14 @@ bool httpc_init(void)
         return true;
     if (is_read) {
         shared = buffer_map(SHARED_BYTES + 1);
-        owns = shared && OWNS_MAX > 0 ? buffer_map((size_t)OWNS_MAX * PLACE_BYTES) : NULL;
-        if (owns) {
-            owns_left = OWNS_MAX;
-            (void)madvise(owns, OWNS_MAX * PLACE_BYTES, MADV_NOHUGEPAGE); /* refused: there are none */
+        if (shared) {
+            places_map(&owns);
+            places_map(&sents);
         }
     }
-    is_done = (shared ? curl_global_init_mem(CURL_GLOBAL_DEFAULT, buffer_malloc, buffer_free, realloc, strdup, calloc)
-                      : curl_global_init(CURL_GLOBAL_DEFAULT)) == CURLE_OK;
+    is_done =
+        (shared ? curl_global_init_mem(CURL_GLOBAL_DEFAULT, buffer_malloc, buffer_free, buffer_realloc, strdup, calloc)
+                : curl_global_init(CURL_GLOBAL_DEFAULT)) == CURLE_OK;
     return is_done;
 }
 
@@ -119,6 +159,7 @@ bool buffer_set(CURL *easy, bool is_h2_welcome)
     bool is_shared = shared && !is_h2_welcome;
     long bytes = is_shared ? SHARED_BYTES : OWN_BYTES;
 
+    (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)SENT_BYTES); /* frees one that a stream left */
     /* refused: it still has one of OWN_BYTES, which is what curl believes */
     return shared && curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, bytes) == CURLE_OK && is_shared;
 }

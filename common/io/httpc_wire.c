@@ -17,7 +17,6 @@
 #include <openssl/ssl.h>
 
 enum {
-    BUFFER_BYTES = 16 * 1024,  /* curl takes no less for what is sent */
     KNOWN_MS = 55 * 1000,      /* curl keeps a resolved name for 60 s */
     AT_ONCE_BYTES = 60 * 1024, /* curl sends so much with the headers, and needs no buffer of 16 KiB for it */
     PAID_IDLE_S = 30,          /* a paid request does not go out on a connection that was idle longer */
@@ -493,7 +492,6 @@ static void wire_limits(struct httpc_call *call, const struct httpc_request *r, 
     (void)curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                            r->connect_timeout_ms > 0 ? (long)r->connect_timeout_ms : 10000L);
     call->has_shared = buffer_set(e, is_h2_welcome);
-    (void)curl_easy_setopt(e, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES); /* frees one that a stream left */
     (void)curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, (long)(call->is_paid ? PAID_IDLE_S : IDLE_S));
     /* a length declared too large is refused before a byte is read; what is not declared is counted as it comes */
     (void)curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE,
