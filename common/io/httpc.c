@@ -297,8 +297,10 @@ void httpc_deliver(struct httpc *h)
             h->sent.first = call->sent_next;
             if (!h->sent.first)
                 h->sent.last = NULL;
-            call->is_on_sent_due = false;
-            call->on_sent(call->ctx);
+            if (call->easy)
+                buffer_sent(call->easy);
+            if (call->on_sent)
+                call->on_sent(call->ctx);
         } else if ((call = list_take(&h->done)) != NULL) {
             call_deliver(call);
         } else {

@@ -14,9 +14,10 @@
  * with a SOCKS proxy, which we never have. And only for 7.88, whose sources were read; other versions have curl's own.
  *
  * HTTP/2's own are untouched until their answers come, two pages each. And over TLS what is sent goes through a buffer
- * of 16 KiB that the call keeps until its answer is there, of which most requests fill a page. On the heap, whose pages
- * may be huge (settings_memory), all of both would be there at once. So both kinds have a place of ordinary pages; the
- * one used last is used next.
+ * of 16 KiB, of which most requests fill a page. On the heap, whose pages may be huge (settings_memory), all of both
+ * would be there at once. So both kinds have a place of ordinary pages; the one used last is used next. curl keeps the
+ * second until the answer is there; to set its size frees it, as soon as all is sent (lib/setopt.c; lib/transfer.c,
+ * readwrite_upload, asks for it anew if it needs one).
  *
  * Not every end of a transfer frees its buffer (a name that does not resolve, a stream that ends beside others). Then
  * it stays with the easy handle, and curl_easy_reset makes curl believe that it has 16 KiB. So a handle with a buffer
@@ -162,6 +163,16 @@ bool buffer_set(CURL *easy, bool is_h2_welcome)
     (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)SENT_BYTES); /* frees one that a stream left */
     /* refused: it still has one of OWN_BYTES, which is what curl believes */
     return shared && curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, bytes) == CURLE_OK && is_shared;
+}
+
+/* A retry that curl made by itself begins to count at 0 again. */
+void buffer_sent(CURL *easy)
+{
+    curl_off_t size = 0, sent = 0;
+
+    if (shared && curl_easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_UPLOAD_T, &size) == CURLE_OK &&
+        curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &sent) == CURLE_OK && size > 0 && sent >= size)
+        (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)SENT_BYTES);
 }
 
 bool buffer_is_left(CURL *easy)

@@ -128,7 +128,7 @@ struct httpc_call {
     EVP_MD_CTX *hash;
     int64_t file_bytes;
     /* request */
-    bool is_paid, is_guarded, is_on_sent_due, has_shared; /* has_shared: see httpc_buffer.c */
+    bool is_paid, is_guarded, has_shared; /* has_shared: see httpc_buffer.c */
     /* written when done */
     enum err err;
     enum httpc_fate fate;
@@ -152,7 +152,8 @@ void multi_let_through(struct httpc *h);             /* those who wait go on wit
 void wire_forget_host(struct host *host);            /* frees it */
 /* httpc_buffer.c */
 bool buffer_set(CURL *easy, bool is_h2_welcome); /* before its transfer; true: it will use the one that is shared */
-bool buffer_is_left(CURL *easy);                 /* it still has the buffer of its last transfer */
+void buffer_sent(CURL *easy);    /* not from a callback of curl's: what it sent from is free, if all is sent */
+bool buffer_is_left(CURL *easy); /* it still has the buffer of its last transfer */
 /* httpc.c */
 void httpc_on_result(struct httpc_call *call, CURLcode code);
 void httpc_deliver(struct httpc *h);

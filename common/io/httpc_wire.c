@@ -295,10 +295,15 @@ static int wire_on_prereq(void *ctx, char *peer, char *local, int peer_port, int
 }
 
 /* Only asked for when somebody wants to know that the request has left. */
+static bool wire_has_body(const struct httpc_call *call)
+{
+    return call->mime || call->body_len > 0;
+}
+
 static int wire_on_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
     struct httpc_call *call = ctx;
-    bool has_body = call->mime || call->body_len > 0;
+    bool has_body = wire_has_body(call);
     long request_bytes = 0;
 
     (void)dltotal, (void)dlnow;
@@ -307,7 +312,7 @@ static int wire_on_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, cur
     if (!has_body)
         (void)curl_easy_getinfo(call->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
     if (has_body ? ultotal > 0 && ulnow >= ultotal : request_bytes > 0) {
-        call->is_sent = call->is_on_sent_due = true;
+        call->is_sent = true;
         call->sent_next = NULL;
         if (call->h->sent.last)
             call->h->sent.last->sent_next = call;
@@ -509,7 +514,6 @@ static void wire_callbacks(struct httpc_call *call)
     (void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
     (void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
     (void)curl_easy_setopt(e, CURLOPT_XFERINFODATA, call);
-    (void)curl_easy_setopt(e, CURLOPT_NOPROGRESS, call->on_sent ? 0L : 1L);
 }
 
 void wire_forget_host(struct host *host)
@@ -564,6 +568,7 @@ static CURL *wire_handle(struct httpc *h)
 /* Options that only take a number or a pointer cannot fail; those that copy text are checked. */
 enum err wire_set_up(struct httpc_call *call, const struct httpc_request *request, bool is_https)
 {
+    bool is_watched;
     enum err err;
 
     call->easy = wire_handle(call->h);
@@ -574,6 +579,9 @@ enum err wire_set_up(struct httpc_call *call, const struct httpc_request *reques
     err = wire_url(call, request->url);
     if (!err)
         err = wire_method(call, request);
+    is_watched =
+        call->on_sent || (is_https && wire_has_body(call)); /* over TLS curl sends from a buffer (buffer_sent) */
+    (void)curl_easy_setopt(call->easy, CURLOPT_NOPROGRESS, is_watched ? 0L : 1L);
     return err ? err : wire_headers(call, request);
 }
 
