@@ -5,7 +5,7 @@
  * and one timer does. Who moves on meanwhile goes to the end of the line, who is over leaves it. */
 #include "worker/actions.h"
 
-enum { PHASE_LASTS_MS = 200 };
+enum { PHASE_LASTS_MS = 1500 };
 
 void phase_over(struct flight *f)
 {

@@ -24,6 +24,7 @@ struct httpc_call; /* a request under way; valid until its callback starts */
 struct httpc_config {
     size_t multis;          /* per set; 0: 8 */
     size_t max_connections; /* kept open per multi; 0: 4096 */
+    int64_t idle_ms;        /* a multi without calls for so long closes its connections; 0: 120 s */
     bool allow_private;     /* KILN_ALLOW_PRIVATE_ADDRESSES: the guard lets everything through */
     const char *user_agent; /* the header, "User-Agent: ..."; static */
     const char *ca_file;    /* trusted certificates instead of the system's; static; NULL: the system's */

@@ -24,9 +24,11 @@ enum set { SET_PLAIN, SET_H2, SET_GUARDED, SET_COUNT };
 
 struct multi {
     struct httpc *h;
-    CURLM *curl; /* NULL until first used */
-    uv_timer_t timer;
+    CURLM *curl;      /* NULL until first used */
+    uv_timer_t timer; /* there while `curl` is, or was: is_timed */
+    bool is_timed;
     size_t active;        /* calls on it */
+    int64_t idle_from_ms; /* monotonic: since when there are none */
     bool is_one_a_socket; /* HTTP/1.1: a socket belongs to one call at a time */
 };
 
@@ -59,6 +61,7 @@ struct httpc {
     int epoll;                               /* all their sockets */
     uv_poll_t ready;                         /* on epoll */
     struct watch_room *watches[WATCH_ROOMS]; /* NULL until first used */
+    uv_timer_t idle;                         /* looks for multis that nobody uses any more */
     size_t watched;                          /* sockets that curl waits for */
     uint64_t round;                          /* of events; see httpc_multi.c */
     CURLSH *share;                           /* one DNS cache for all multis of the loop */

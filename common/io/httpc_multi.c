@@ -21,7 +21,9 @@ enum {
     STREAMS_A_MULTI = 300,
     STREAMS_A_CONNECTION = 100,
     GUARDED_CONNECTIONS = 64,
-    EVENTS_AT_ONCE = 256
+    EVENTS_AT_ONCE = 256,
+    IDLE_MS = 120 * 1000, /* longer than any kept connection is used again (httpc_wire.c) */
+    IDLE_LOOKS = 60,      /* in that time */
 };
 
 struct socket_wait { /* in httpc's line for a spool, first come first served */
@@ -270,6 +272,27 @@ int multi_on_close_socket(void *ctx, curl_socket_t fd)
     return close(fd);
 }
 
+/* What is kept in a multi is looked at by curl when that one has its next call. After a peak most have none for long,
+ * and a connection that the server closed would stay half open. One at a look: closing many takes a while. */
+static void multi_on_idle(uv_timer_t *timer)
+{
+    struct httpc *h = container_of(timer, struct httpc, idle);
+    int64_t now = clock_mono_ms();
+
+    for (int set = 0; set < SET_COUNT; set++) {
+        for (size_t i = 0; i < h->config.multis; i++) {
+            struct multi *m = &h->multis[set][i];
+
+            if (m->curl && m->active == 0 && now - m->idle_from_ms >= h->config.idle_ms) {
+                (void)curl_multi_cleanup(m->curl);
+                (void)uv_timer_stop(&m->timer);
+                m->curl = NULL;
+                return;
+            }
+        }
+    }
+}
+
 bool multi_init(struct httpc *h)
 {
     h->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -281,7 +304,13 @@ bool multi_init(struct httpc *h)
     }
     (void)uv_poll_start(&h->ready, UV_READABLE, multi_on_ready); /* cannot fail: the number is nobody else's */
     uv_unref((uv_handle_t *)&h->ready);
-    h->handles++;
+    if (h->config.idle_ms <= 0)
+        h->config.idle_ms = IDLE_MS;
+    (void)uv_timer_init(h->loop, &h->idle); /* neither can fail */
+    (void)uv_timer_start(&h->idle, multi_on_idle, (uint64_t)h->config.idle_ms,
+                         (uint64_t)h->config.idle_ms / IDLE_LOOKS + 1);
+    uv_unref((uv_handle_t *)&h->idle);
+    h->handles += 2;
     return true;
 }
 
@@ -292,14 +321,13 @@ static bool multi_open(struct httpc *h, struct multi *m, enum set set)
     m->curl = curl_multi_init();
     if (!m->curl)
         return false;
-    if (uv_timer_init(h->loop, &m->timer) != 0) {
-        curl_multi_cleanup(m->curl);
-        m->curl = NULL;
-        return false;
+    if (!m->is_timed) {
+        (void)uv_timer_init(h->loop, &m->timer); /* always 0 */
+        h->handles++;
     }
     m->h = h;
+    m->is_timed = true;
     m->is_one_a_socket = set != SET_H2;
-    h->handles++;
     if (set == SET_GUARDED && connections > GUARDED_CONNECTIONS)
         connections = GUARDED_CONNECTIONS; /* many hosts, each seen a few times: idle connections only cost */
     (void)curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, multi_on_socket);
@@ -347,7 +375,8 @@ void multi_stop(struct httpc_call *call)
 {
     CURLMcode code = curl_multi_remove_handle(call->multi->curl, call->easy);
     assert(code == CURLM_OK); /* refused only inside curl's callbacks, where we never are */
-    call->multi->active--;
+    if (--call->multi->active == 0)
+        call->multi->idle_from_ms = clock_mono_ms();
     call->multi = NULL;
 }
 
@@ -355,6 +384,11 @@ static void multi_on_timer_closed(uv_handle_t *handle)
 {
     struct multi *m = container_of((uv_timer_t *)handle, struct multi, timer);
     m->h->handles--;
+}
+
+static void multi_on_idle_closed(uv_handle_t *handle)
+{
+    container_of((uv_timer_t *)handle, struct httpc, idle)->handles--;
 }
 
 static void multi_on_ready_closed(uv_handle_t *handle)
@@ -370,10 +404,10 @@ void multi_shut(struct httpc *h)
     for (int set = 0; set < SET_COUNT; set++) {
         for (size_t i = 0; i < h->config.multis; i++) {
             struct multi *m = &h->multis[set][i];
-            if (!m->curl)
-                continue;
-            (void)curl_multi_cleanup(m->curl); /* closes the connections: POLL_REMOVE for each */
-            uv_close((uv_handle_t *)&m->timer, multi_on_timer_closed);
+            if (m->curl)
+                (void)curl_multi_cleanup(m->curl); /* closes the connections: POLL_REMOVE for each */
+            if (m->is_timed)
+                uv_close((uv_handle_t *)&m->timer, multi_on_timer_closed);
         }
     }
     for (size_t room = 0; room < WATCH_ROOMS; room++) {
@@ -382,5 +416,6 @@ void multi_shut(struct httpc *h)
         free(h->watches[room]);
         h->watches[room] = NULL;
     }
+    uv_close((uv_handle_t *)&h->idle, multi_on_idle_closed);
     uv_close((uv_handle_t *)&h->ready, multi_on_ready_closed);
 }
