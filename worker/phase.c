@@ -27,7 +27,8 @@ static void phase_on_timer(uv_timer_t *t)
 
     while ((f = env->phases.first) && f->phase_due_ms <= now) {
         phase_over(f);
-        queue_progress(env->queue, f->job.id, f->phase, -1);
+        if (!job_is_over(&f->job)) /* it may be held yet */
+            queue_progress(env->queue, f->job.id, f->phase, -1);
     }
     if (f)
         (void)uv_timer_start(t, phase_on_timer, f->phase_due_ms - now, 0);

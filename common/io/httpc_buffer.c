@@ -16,8 +16,8 @@
  * HTTP/2's own are untouched until their answers come, two pages each. And over TLS what is sent goes through a buffer
  * of 16 KiB, of which most requests fill a page. On the heap, whose pages may be huge (settings_memory), all of both
  * would be there at once. So both kinds have a place of ordinary pages; the one used last is used next. curl keeps the
- * second until the answer is there; to set its size frees it, as soon as all is sent (lib/setopt.c; lib/transfer.c,
- * readwrite_upload, asks for it anew if it needs one).
+ * second until the answer is there; to set its size frees it, as soon as a body is sent (lib/setopt.c; lib/transfer.c,
+ * readwrite_upload, asks for it anew if it needs one). Whatever else of curl has its size gets a place as well.
  *
  * Not every end of a transfer frees its buffer (a name that does not resolve, a stream that ends beside others). Then
  * it stays with the easy handle, and curl_easy_reset makes curl believe that it has 16 KiB. So a handle with a buffer
@@ -31,8 +31,8 @@
 
 enum {
     PAGE_BYTES = 4 * 1024,
-    OWN_BYTES = 2 * PAGE_BYTES - 9,  /* a size that nothing else has; twice as much is 40 MiB of 10,000 (measured) */
-    SENT_BYTES = 4 * PAGE_BYTES + 9, /* likewise; curl takes no less than 16 KiB */
+    OWN_BYTES = 2 * PAGE_BYTES - 9, /* a size that nothing else has; twice as much is 40 MiB of 10,000 (measured) */
+    SENT_BYTES = 4 * PAGE_BYTES,    /* curl takes no less; more would be two records of TLS for each */
     PLACES_MAX = 16 * 1024,
     SHARED_BYTES = CURL_MAX_READ_SIZE, /* curl asks for a byte more, for a NUL */
     READ_VERSION = 0x0758,
@@ -47,7 +47,7 @@ static struct places {
     char *first;  /* PLACES_MAX of them; NULL: there are none */
     char *free;   /* the last given back; each begins with the one before */
     size_t left;  /* that were never given out */
-} owns = { .bytes = 2 * PAGE_BYTES }, sents = { .bytes = 5 * PAGE_BYTES };
+} owns = { .bytes = 2 * PAGE_BYTES }, sents = { .bytes = SENT_BYTES };
 
 static bool is_reader(void)
 {

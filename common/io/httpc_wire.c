@@ -294,12 +294,12 @@ static int wire_on_prereq(void *ctx, char *peer, char *local, int peer_port, int
     return CURL_PREREQFUNC_OK;
 }
 
-/* Only asked for when somebody wants to know that the request has left. */
 static bool wire_has_body(const struct httpc_call *call)
 {
     return call->mime || call->body_len > 0;
 }
 
+/* Only asked for when somebody wants to know that the request has left, or what it was sent from is to be freed. */
 static int wire_on_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
     struct httpc_call *call = ctx;

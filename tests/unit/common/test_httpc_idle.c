@@ -5,7 +5,7 @@
 #include "common/io/httpc.h"
 #include "raw_server.h"
 
-enum { MANY = 100, IDLE_MS = 600, PATIENCE = 200 };
+enum { MANY = 100, IDLE_MS = 600, PATIENCE_MS = 20000 };
 
 static uv_loop_t loop;
 static struct httpc *client;
@@ -60,7 +60,7 @@ static bool until_files(int want) /* kept connections alone keep no loop running
 
     (void)uv_timer_init(&loop, &tick);
     (void)uv_timer_start(&tick, on_tick, 0, 50);
-    for (int i = 0; i < PATIENCE && open_files() != want; i++)
+    for (uint64_t end = uv_now(&loop) + PATIENCE_MS; uv_now(&loop) < end && open_files() != want;)
         (void)uv_run(&loop, UV_RUN_ONCE);
     uv_close((uv_handle_t *)&tick, NULL);
     (void)uv_run(&loop, UV_RUN_NOWAIT);

@@ -542,6 +542,25 @@ Test(queue, a_canceled_job_whose_claim_redis_lost_leaves_nothing)
     world_free(w);
 }
 
+Test(queue, a_phase_goes_with_the_claim_that_it_was_told_of)
+{
+    struct world *w = world_new(2);
+    publish_many(w, 1, 2, "lane", "app", "a");
+    cr_expect_eq(claim(w, 1, 2), 2);
+    queue_progress(w->at[1].q, job_id(1), "waiting", 40);
+    queue_progress(w->at[1].q, job_id(2), "waiting", 40);
+    cr_expect_eq(ASK(w, queue_put_back(w->at[1].q, job_id(1), NULL, 0, true, on_done, &w->a)), 1);
+    ASK(w, queue_progress_of(w->at[0].q, job_id(1), on_progress, &w->a));
+    cr_expect_str_eq(w->a.text, "(nothing)", "given back");
+    ASK(w, queue_progress_of(w->at[0].q, job_id(2), on_progress, &w->a));
+    cr_expect_str_eq(w->a.text, "waiting");
+    ASK(w, queue_bury(w->at[0].q, (const char *[]){ w->at[1].worker }, 1, on_done, &w->a));
+    ASK(w, queue_progress_of(w->at[0].q, job_id(2), on_progress, &w->a));
+    cr_expect_str_eq(w->a.text, "(nothing)", "its worker died");
+    cr_expect_eq(claim(w, 2, 2), 2);
+    world_free(w);
+}
+
 Test(queue, events_and_progress_reach_the_dispatcher)
 {
     struct world *w = world_new(1);
