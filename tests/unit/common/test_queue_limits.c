@@ -52,11 +52,13 @@ static void life_end_one(struct life *l, int which)
     int64_t asked_us = clock_mono_us();
 
     l->jobs[which] = l->jobs[--l->held];
+    /* Said before it is asked: who is killed in between has finished it all the same, and from here on the claim is not
+     * held for certain. */
     if (life_dice(l, 3) == 0) {
-        ASK(&l->w, queue_put_back(l->w.at[l->at].q, job_id(job), NULL, life_dice(l, 2) * 20, true, on_done, &l->w.a));
         life_tell(l, ENDED, job, 0, asked_us);
+        ASK(&l->w, queue_put_back(l->w.at[l->at].q, job_id(job), NULL, life_dice(l, 2) * 20, true, on_done, &l->w.a));
     } else {
-        life_tell(l, ENDED, job, 1, asked_us); /* said before: who is killed in between has it finished all the same */
+        life_tell(l, ENDED, job, 1, asked_us);
         forget(&l->w, l->at, job_id(job));
     }
 }
