@@ -13,4 +13,4 @@ fi
 # TSan wants its shadow where addresses are not shuffled far (vm.mmap_rnd_bits above 28: "unexpected memory mapping")
 calm=()
 ! setarch -R true 2>/dev/null || calm=(setarch -R)
-exec "${calm[@]}" ctest --preset tsan -j 3 --timeout 180 "$@"
+exec "${calm[@]}" ctest --preset tsan -j 2 --timeout 300 "$@"
