@@ -2,7 +2,7 @@
  *
  * Most phases of a quick job are over before anybody could read them, and each costs Redis and the dispatcher as much
  * as a step that counts. So flights stand in line with their new phase, all for the same time: the head is due first,
- * and one timer does. Who moves on meanwhile goes to the end of the line, who is over leaves it. */
+ * and one timer is enough. Who moves on meanwhile goes to the end of the line, who is over leaves it. */
 #include "worker/actions.h"
 
 enum { PHASE_LASTS_MS = 1500 };

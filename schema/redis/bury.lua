@@ -13,7 +13,6 @@ for i = 1, #list, 2 do
     unclaim(J, old, W, A, C)
     moved = moved + 1
     if lane then
-      r('HDEL', P .. 'job:' .. J, 'phase', 'percent') -- of an attempt that is over
       enqueue(J, lane, A, C, head_score(created), created)
       activate(lane, A, C)
     end

@@ -126,10 +126,12 @@ local function is_full(L) -- and somebody waits for that to end
 end
 
 --: unclaim
--- The claim of J goes. True when somebody else could start now who could not before: wake.
+-- The claim of J goes, and the phase that was told of it. True when somebody else could start now who could not before:
+-- wake.
 local function unclaim(J, L, W, A, C)
   local opens = is_full(L)
   r('HDEL', P .. 'claims:' .. L, J)
+  r('HDEL', P .. 'job:' .. J, 'phase', 'percent')
   if W then
     r('HDEL', P .. 'worker:' .. W, J)
     r('SREM', P .. 'collecting:' .. W, J)

@@ -10,7 +10,6 @@ local function put_back(J, L, delay, keep)
   opens = unclaim(J, old, W, A, C) or opens
   if keep ~= '1' then redis.call('DEL', P .. 'note:' .. J) end
   if not lane then return 1 end
-  r('HDEL', P .. 'job:' .. J, 'phase', 'percent') -- of this attempt
   if L == '' then L = lane end
   if L ~= lane then
     r('HSET', P .. 'job:' .. J, 'lane', L)
