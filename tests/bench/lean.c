@@ -11,6 +11,7 @@
  *   GET  /lean/result/7       the file
  *   POST /_lean/config        {"delay_ms":…,"bytes":…,"polls":…}, each as far as it is named; also for those who wait
  *   GET  /_lean/counters      {"requests":…,"answers":…,"open":…,"most_open":…,"jobs":…,"once":…,…}
+ *   GET  /_lean/answered/7    the same, once seven files were answered; one asks at a time
  *   POST /_lean/reset         all counters at 0 (who waits goes on waiting)
  *
  * A submit carries a tag like [[job:t17]] in its body: `jobs` counts the tags that came, `once` those that came exactly
@@ -91,6 +92,11 @@ static struct lean {
     size_t ref_count;
     int64_t requests, answers, open, most_open, conns_open, callers, jobs, once, submits, poll_count;
     int64_t first_us, last_us; /* of calls and submits: the first that came, the last answer that went */
+    struct {
+        int fd;
+        uint32_t serial;
+        int64_t answers; /* so many does it wait for; 0: nobody does */
+    } watcher;
 } lean = { .delay_us = 1000000, .polls = 3, .bytes = 50000 };
 
 static void conn_close(int fd)
@@ -152,6 +158,29 @@ static void conn_answer(int fd, const char *status, const char *json)
     conn_flush(fd);
 }
 
+static void counters_show(int fd)
+{
+    char json[HEAD_BYTES];
+
+    (void)snprintf(json, sizeof(json),
+                   "{\"requests\":%" PRId64 ",\"answers\":%" PRId64 ",\"open\":%" PRId64 ",\"most_open\":%" PRId64
+                   ",\"connections\":%" PRId64 ",\"callers\":%" PRId64 ",\"submits\":%" PRId64 ",\"jobs\":%" PRId64
+                   ",\"once\":%" PRId64 ",\"polls\":%" PRId64 ",\"span_ms\":%" PRId64 "}",
+                   lean.requests, lean.answers, lean.open, lean.most_open, lean.conns_open, lean.callers, lean.submits,
+                   lean.jobs, lean.once, lean.poll_count, lean.submits ? (lean.last_us - lean.first_us) / 1000 : 0);
+    conn_answer(fd, "200 OK", json);
+}
+
+/* Who waits for the end of a run is told here: asking again and again would take the time of what is measured. */
+static void watcher_tell(void)
+{
+    if (lean.watcher.answers == 0 || lean.answers < lean.watcher.answers)
+        return;
+    lean.watcher.answers = 0;
+    if (lean.conns[lean.watcher.fd].is_open && lean.conns[lean.watcher.fd].serial == lean.watcher.serial)
+        counters_show(lean.watcher.fd);
+}
+
 /* A file: its first bytes name it, in a JPEG as a comment behind the first marker. */
 static void conn_answer_file(int fd, enum kind kind, uint64_t name)
 {
@@ -172,6 +201,7 @@ static void conn_answer_file(int fd, enum kind kind, uint64_t name)
     lean.last_us = clock_mono_us();
     lean.answers++;
     conn_flush(fd);
+    watcher_tell();
 }
 
 /* --- calls, jobs and their tags ---------------------------------------------------------------------------------- */
@@ -303,17 +333,12 @@ static void config_set(int fd, const struct request *r)
     conn_answer(fd, "200 OK", "{}");
 }
 
-static void counters_show(int fd)
+static void watcher_set(int fd, int64_t answers)
 {
-    char json[HEAD_BYTES];
-
-    (void)snprintf(json, sizeof(json),
-                   "{\"requests\":%" PRId64 ",\"answers\":%" PRId64 ",\"open\":%" PRId64 ",\"most_open\":%" PRId64
-                   ",\"connections\":%" PRId64 ",\"callers\":%" PRId64 ",\"submits\":%" PRId64 ",\"jobs\":%" PRId64
-                   ",\"once\":%" PRId64 ",\"polls\":%" PRId64 ",\"span_ms\":%" PRId64 "}",
-                   lean.requests, lean.answers, lean.open, lean.most_open, lean.conns_open, lean.callers, lean.submits,
-                   lean.jobs, lean.once, lean.poll_count, lean.submits ? (lean.last_us - lean.first_us) / 1000 : 0);
-    conn_answer(fd, "200 OK", json);
+    lean.watcher.fd = fd;
+    lean.watcher.serial = lean.conns[fd].serial;
+    lean.watcher.answers = answers;
+    watcher_tell();
 }
 
 static void counters_reset(int fd)
@@ -349,6 +374,7 @@ static size_t request_number(const struct request *r, const char *prefix) /* aft
 
 static void request_serve(int fd, const struct request *r)
 {
+    static const char answered[] = "GET /_lean/answered/";
     size_t ref;
 
     lean.requests++;
@@ -370,6 +396,9 @@ static void request_serve(int fd, const struct request *r)
         config_set(fd, r);
     else if (request_is(r, "GET /_lean/counters"))
         counters_show(fd);
+    else if (!strncmp(r->method, answered, sizeof(answered) - 1) &&
+             isdigit((unsigned char)r->method[sizeof(answered) - 1]))
+        watcher_set(fd, strtol(r->method + sizeof(answered) - 1, NULL, 10));
     else if (request_is(r, "POST /_lean/reset"))
         counters_reset(fd);
     else

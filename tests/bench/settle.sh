@@ -37,11 +37,11 @@ run_through() { # ROUND BYTES; sets worker_cpu, spent_before, spent_after
     before=$(sql "select count(*) from jobs where state = 'succeeded'")
     accept_jobs lean.call "$JOBS" "$name-"
     reset_lean
+    watch_ends || fail "psql does not answer"
     warm_memory
     spent_before=$(spent)
     begin_worker "$name" KILN_CONCURRENCY="$CONCURRENCY"
-    wait_until 300 all_answered "$JOBS" || fail "only $(lean_says answers) of $JOBS were answered" "$name"
-    ended=$(sql_wait_for_end 60) || fail "not all jobs end" "$name"
+    wait_for_end "$JOBS" || fail "not all jobs end, $(lean_says answers) of $JOBS were answered" "$name"
     worker_cpu=$(tree_cpu_ms "${pid[$name]}")
     spent_after=$(spent)
     ms=$((ended - $(worker_began "$name")))

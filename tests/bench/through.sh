@@ -10,13 +10,20 @@
 ROUNDS=${BENCH_ROUNDS:-5} JOBS=${BENCH_JOBS:-10000} LONG=${BENCH_LONG:-40000} CONCURRENCY=${BENCH_CONCURRENCY:-10000}
 PARTS=${BENCH_PARTS:-floor sync long async image}
 
-# Looked at on one connection, in PostgreSQL itself: prints when no job is open any more.
-sql_wait_for_end() { # SECONDS
-    sql "do \$\$ declare until timestamptz := clock_timestamp() + interval '$1 seconds'; begin
+# PostgreSQL on a connection that is there before a run begins: a program that starts during it takes part in what is measured.
+watch_ends() {
+    coproc ends { exec psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$KILN_DATABASE_URL"; }
+    echo 'select 1;' >&"${ends[1]}" && read -r -t 10 _ <&"${ends[0]}"
+}
+# Sets ended (ms): when the provider had answered COUNT times and PostgreSQL showed no open job any more.
+wait_for_end() { # COUNT
+    lean_answers "$1" 300 || return 1
+    echo "do \$\$ declare until timestamptz := clock_timestamp() + interval '60 seconds'; begin
         while exists (select from jobs where finished_at is null) loop
             if clock_timestamp() > until then raise 'jobs are open'; end if;
             perform pg_sleep(0.005);
-        end loop; end \$\$; select (extract(epoch from clock_timestamp()) * 1000)::bigint"
+        end loop; end \$\$; select (extract(epoch from clock_timestamp()) * 1000)::bigint; \\q" >&"${ends[1]}"
+    read -r -t 70 ended <&"${ends[0]}"
 }
 
 server_pid() { # postgres|redis
@@ -40,11 +47,11 @@ run_jobs() { # OPERATION COUNT PREFIX [SETTING...]
     done_before=$(sql "select count(*) from jobs where state = 'succeeded'")
     accept_jobs "$operation" "$count" "$prefix"
     reset_lean
+    watch_ends || fail "psql does not answer"
     warm_memory
     spent_before=$(spent)
     begin_worker "$name" KILN_CONCURRENCY="$CONCURRENCY" "$@"
-    wait_until 300 all_answered "$count" || fail "only $(lean_says answers) of $count were answered" "$name"
-    ended=$(sql_wait_for_end 60) || fail "not all jobs end" "$name"
+    wait_for_end "$count" || fail "not all jobs end, $(lean_says answers) of $count were answered" "$name"
     worker_cpu=$(tree_cpu_ms "${pid[$name]}")
     rss=$(memory_kib "${pid[$name]}" VmHWM)
     spent_after=$(spent)
@@ -60,7 +67,6 @@ run_jobs() { # OPERATION COUNT PREFIX [SETTING...]
 }
 per_thousand() { calc "$worker_cpu / $1" "${2:-3}"; } # CPU seconds of the worker
 
-all_answered() { [ "$(lean_says answers)" -ge "$1" ]; }
 worker_began() { # when its first heartbeat stood in PostgreSQL
     date -d "$(sed -nE '/event=alive/{s/^time=([^ ]+).*/\1/p;q}' "$home/log/$1.log")" +%s%3N
 }
