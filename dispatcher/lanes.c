@@ -3,9 +3,9 @@
  * What is set lies in PostgreSQL (`lanes`), beside the catalogue's own limits; Redis holds a copy, which repair makes:
  * at once after a change here, and again and again. How much waits and what a 429 has paused only Redis knows, so these
  * members are null while it is away. */
-#include <stdlib.h>
 #include <string.h>
 #include "common/base/log.h"
+#include "common/base/small.h"
 #include "dispatcher/admin.h"
 #include "dispatcher/dispatcher.h"
 #include "dispatcher/problem.h"
@@ -216,7 +216,7 @@ static char *body_text(struct request *r, json_t *body)
 {
     char *text = json_dumps(body, JSON_COMPACT), *kept = arena_strdup(r->arena, text);
 
-    free(text);
+    small_free(text);
     json_decref(body);
     return kept;
 }

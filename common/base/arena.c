@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/base/small.h"
 
 enum { BLOCK_FIRST = 512, BLOCK_LARGEST = 64 * 1024 };
 
@@ -27,7 +28,7 @@ struct arena {
 
 struct arena *arena_new(size_t ceiling_bytes)
 {
-    struct arena *a = calloc(1, sizeof *a);
+    struct arena *a = small_calloc(1, sizeof *a);
     if (!a)
         return NULL;
     a->ceiling = ceiling_bytes;
@@ -42,10 +43,10 @@ void arena_free(struct arena *a)
         return;
     for (struct block *b = a->blocks; b;) {
         struct block *next = b->next;
-        free(b);
+        small_free(b);
         b = next;
     }
-    free(a);
+    small_free(a);
 }
 
 size_t arena_used(const struct arena *a)
@@ -64,7 +65,7 @@ static struct block *arena_block(struct arena *a, size_t need)
         return NULL;
     if (total > room)
         total = room;
-    b = malloc(total);
+    b = small_malloc(total);
     if (!b)
         return NULL;
     b->size = total - sizeof *b;

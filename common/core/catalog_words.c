@@ -2,9 +2,9 @@
  * messages. */
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "common/base/small.h"
 #include "common/base/text.h"
 #include "common/core/catalog_parts.h"
 
@@ -16,7 +16,7 @@ void catalog_value_text(char *out, size_t size, const json_t *v)
 
     keep = text != NULL ? utf8_cut(text, len, size > 5 ? size - 5 : 0) : 0;
     (void)snprintf(out, size, "%.*s%s", (int)keep, text != NULL ? text : "", keep < len ? "…" : "");
-    free(text);
+    small_free(text);
 }
 
 void catalog_list_text(char *out, size_t size, const json_t *values)

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <jansson.h>
 #include <libpq-fe.h>
 #include "common/base/log.h"
+#include "common/base/small.h"
 #include "common/base/text.h"
 #include "common/core/settings.h"
 #include "common/io/redis.h"
@@ -142,6 +144,10 @@ void settings_memory(void)
     uintptr_t from = ((uintptr_t)sbrk(0) + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     void *volatile blocks[2]; /* the heap as it is holds one of them */
 
+#ifndef __SANITIZE_ADDRESS__ /* there malloc sees what is read past a block, or after its end */
+    small_begin();
+#endif
+    json_set_alloc_funcs(small_malloc, small_free);
     (void)mallopt(M_TRIM_THRESHOLD, INT_MAX);
     (void)mallopt(M_TOP_PAD, HEAP_BYTES);
     for (int i = 0; i < 2; i++)

@@ -56,6 +56,7 @@ extern const char *const settings_known[];
 void settings_check(
     struct config *c); /* what the table cannot say: URLs, storage, log level, catalogue; adds problems */
 void settings_log_level(const struct config *c);
-void settings_memory(void); /* malloc for a daemon whose load comes and goes; first thing in main */
+void settings_memory(
+    void); /* memory for a daemon whose load comes and goes; first thing in main, and on its loop's thread */
 enum err settings_catalog(const struct config *c, struct catalog **out, char *problem, size_t problem_size);
 #endif

@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include "common/base/small.h"
 #include "common/io/httpc_inside.h"
 
 enum {
@@ -66,7 +67,7 @@ static void *place_take(struct places *of, size_t bytes)
         memcpy(&of->free, place, sizeof(of->free));
     else if (of->left > 0)
         place = of->first + --of->left * of->bytes;
-    return place ? place : malloc(bytes);
+    return place ? place : small_malloc(bytes);
 }
 
 static bool place_is_of(const struct places *of, const char *p)
@@ -91,13 +92,13 @@ static void *buffer_malloc(size_t size)
         return place_take(&owns, size);
     if (size == SENT_BYTES && is_reader())
         return place_take(&sents, size);
-    return malloc(size);
+    return small_malloc(size);
 }
 
 static void buffer_free(void *p)
 {
     if (p && p != shared && !place_free(&owns, p) && !place_free(&sents, p)) /* nine in ten are NULL */
-        free(p);
+        small_free(p);
 }
 
 static void *buffer_realloc(void *p, size_t size) /* of a place: curl does not, and if it did it were right */
@@ -106,8 +107,8 @@ static void *buffer_realloc(void *p, size_t size) /* of a place: curl does not, 
     void *grown;
 
     if (!of)
-        return realloc(p, size);
-    grown = malloc(size);
+        return small_realloc(p, size);
+    grown = small_malloc(size);
     if (grown) {
         memcpy(grown, p, size < of->bytes ? size : of->bytes);
         buffer_free(p);
@@ -149,9 +150,9 @@ bool httpc_init(void)
             places_map(&sents);
         }
     }
-    is_done =
-        (shared ? curl_global_init_mem(CURL_GLOBAL_DEFAULT, buffer_malloc, buffer_free, buffer_realloc, strdup, calloc)
-                : curl_global_init(CURL_GLOBAL_DEFAULT)) == CURLE_OK;
+    is_done = curl_global_init_mem(CURL_GLOBAL_DEFAULT, shared ? buffer_malloc : small_malloc,
+                                   shared ? buffer_free : small_free, shared ? buffer_realloc : small_realloc,
+                                   small_strdup, small_calloc) == CURLE_OK;
     return is_done;
 }
 
