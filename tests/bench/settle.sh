@@ -83,6 +83,7 @@ bench_settle() {
     figure "completions with ledger, files of 50 KB" "$(median ${completions[50000]})" jobs/s
     goal "completions, by the floor's start and settle" "$(calc "$through / $best" 2)" ratio at_least 0.60
     budget "$JOBS"
+    floor_of_memory
     goal "jobs that did not succeed" "$lost" jobs exactly 0
     goal "jobs whose submit the provider did not see exactly once" "$not_once" jobs exactly 0
     kiln audit >>"$home/log/kiln.log" 2>&1 || fail "the books do not add up" kiln

@@ -177,6 +177,7 @@ bench_through() {
         *) fail "there is no part $part" ;;
         esac
     done
+    floor_of_memory
     goal "jobs whose submit the provider did not see exactly once" "$not_once" jobs exactly 0
     kiln audit >>"$home/log/kiln.log" 2>&1 || fail "the books do not add up" kiln
 }
