@@ -36,6 +36,7 @@ static char *region; /* NULL: there is none */
 static size_t region_bytes, chunk_count;
 static unsigned char class_of[CHUNKS];   /* of each chunk in use */
 static _Atomic(struct block *) returned; /* freed by other threads */
+static struct block *came_back;          /* of those, what the owner has taken and not put into its class */
 static _Thread_local bool is_owner;
 
 void small_begin(void)
@@ -74,20 +75,23 @@ static void class_push(size_t class, void *p)
     classes[class].free = b;
 }
 
-/* What other threads gave back, else a new chunk. */
+/* What other threads gave back, until there is one of this class, else a new chunk. A thread may give back a hundred
+ * thousand at once, so not all of them are looked at; as many as a chunk has, so that they do not become ever more. */
 static void *class_refill(size_t class)
 {
     struct class *c = &classes[class];
     size_t bytes = (class + 1) * STEP_BYTES;
-    struct block *next;
+    struct block *b;
 
-    for (struct block *b = atomic_exchange_explicit(&returned, NULL, memory_order_acquire); b; b = next) {
-        next = b->next;
+    if (!came_back)
+        came_back = atomic_exchange_explicit(&returned, NULL, memory_order_acquire);
+    for (size_t i = 0; i < CHUNK_BYTES / STEP_BYTES && came_back && !c->free; i++) {
+        b = came_back;
+        came_back = b->next;
         class_push(class_at(b), b);
     }
     if (c->free) {
-        struct block *b = c->free;
-
+        b = c->free;
         c->free = b->next;
         return b;
     }

@@ -64,7 +64,7 @@ look_at_waiting() { # CPU and memory of the dispatcher while all wait
 }
 
 run_watchers() { # NAME
-    local from cpu began
+    local from cpu began status=0
     tag=$kind-$1
     fresh_dispatcher "dispatcher-$tag"
     from=$(($(now_ms) + LEAD * 1000))
@@ -79,7 +79,9 @@ run_watchers() { # NAME
     while [ "$(now_ms)" -lt "$from" ]; do sleep 0.05; done
     cpu=$(cpu_ms "${pid[$watched]}") began=$(now_ms)
     # Not asked ten times a second: the programs which that starts would stand in the way of the ends.
-    wait "${pid[watchers-$tag]}" || errors=$((errors + 1))
+    wait "${pid[watchers-$tag]}" || status=$?
+    [ "$status" -le 1 ] || fail "not every watcher saw an end" "watchers-$tag" # 124: timeout's
+    errors=$((errors + status))
     cpus+=("$(calc "($(cpu_ms "${pid[$watched]}") - $cpu) * 1000 / $JOBS")")
     rates+=("$(calc "$JOBS * 1000 / ($(now_ms) - $began)")")
     errors=$((errors + $(sed -nE 's/.* errors=([0-9]+) .*/\1/p' "$home/log/watchers-$tag.log")))

@@ -12,7 +12,7 @@ PARTS=${BENCH_PARTS:-floor sync long async image}
 
 # PostgreSQL on a connection that is there before a run begins: a program that starts during it takes part in what is measured.
 watch_ends() {
-    coproc ends { exec psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$KILN_DATABASE_URL"; }
+    coproc ends { exec psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$KILN_DATABASE_URL" 9>&-; }
     echo 'select 1;' >&"${ends[1]}" && read -r -t 10 _ <&"${ends[0]}"
 }
 # Sets ended (ms): when the provider had answered COUNT times and PostgreSQL showed no open job any more.
@@ -22,8 +22,8 @@ wait_for_end() { # COUNT
         while exists (select from jobs where finished_at is null) loop
             if clock_timestamp() > until then raise 'jobs are open'; end if;
             perform pg_sleep(0.005);
-        end loop; end \$\$; select (extract(epoch from clock_timestamp()) * 1000)::bigint; \\q" >&"${ends[1]}"
-    read -r -t 70 ended <&"${ends[0]}"
+        end loop; end \$\$; select (extract(epoch from clock_timestamp()) * 1000)::bigint;" >&"${ends[1]}"
+    read -r -t 70 ended <&"${ends[0]}" && echo '\q' >&"${ends[1]}"
 }
 
 server_pid() { # postgres|redis
