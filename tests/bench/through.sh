@@ -97,6 +97,22 @@ floor_of_files() { # results of that size on this disk: each synced, as kiln sto
     done
 }
 
+floor_of_bare() { # the same calls, answers hashed and stored, by libcurl in a program that does nothing else: what no worker goes below
+    local i made ms spent_ms resident rates=() cpus=()
+    for ((i = 0; i < ROUNDS; i++)); do
+        say "bare $((i + 1)) of $ROUNDS"
+        mkdir "$storage/bare$i" || exit 2
+        warm_memory
+        read -r made ms spent_ms resident < <("$programs/tests/bench/bench_bare" "$LEAN_BASE_URL/lean/call" "$JOBS" "$storage/bare$i" \
+            2>>"$home/log/bare.log" | tr -c '0-9\n' ' ')
+        [ "${made:-0}" = "$JOBS" ] || fail "the bare calls were not all answered and stored" bare
+        rates+=("$(calc "$made * 1000 / $ms")") cpus+=("$(calc "$spent_ms / $made" 3)")
+        say "  ${rates[-1]} calls/s, CPU ${cpus[-1]} s a thousand, $(calc "$resident / 1024") MiB"
+    done
+    figure "floor: $JOBS calls, hashed and stored, by libcurl alone" "$(median "${rates[@]}")" calls/s
+    figure "the same: CPU for 1000 calls" "$(median "${cpus[@]}")" s
+}
+
 bench_sync() {
     local i rates=() cpus=() rsses=() opens=() highest
     for ((i = 0; i < ROUNDS; i++)); do
@@ -172,7 +188,7 @@ bench_through() {
     set_lean '{"delay_ms":1000,"bytes":50000}'
     for part in $PARTS; do
         case $part in
-        floor) floor_of_calls && floor_of_files ;;
+        floor) floor_of_calls && floor_of_files && floor_of_bare ;;
         sync | long | async | image) "bench_$part" ;;
         *) fail "there is no part $part" ;;
         esac
