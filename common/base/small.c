@@ -135,10 +135,13 @@ void *small_malloc(size_t size)
 
 void *small_calloc(size_t count, size_t size)
 {
-    bool is_large = count > SMALL_LARGEST || size > SMALL_LARGEST; /* their product may not be a size at all */
-    void *p = is_large ? NULL : small_take(count * size);
+    size_t bytes;
+    void *p;
 
-    return p ? memset(p, 0, count * size) : calloc(count, size);
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return NULL;
+    p = small_take(bytes);
+    return p ? memset(p, 0, bytes) : calloc(1, bytes);
 }
 
 void small_free(void *p)
