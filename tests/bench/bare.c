@@ -1,4 +1,4 @@
-/* bare.c - bench_bare: what calls, hashes and files cost a program that does nothing else, for the floor of through.
+/* bare.c - bench_bare: what calls, hashes and files cost a program that does nothing else, to compare with.
  *
  *   bench_bare URL COUNT DIR [SYNCED]
  *

@@ -97,7 +97,7 @@ floor_of_files() { # results of that size on this disk: each synced, as kiln sto
     done
 }
 
-floor_of_bare() { # the same calls, answers hashed and stored, by libcurl in a program that does nothing else: what no worker goes below
+bare_calls() { # the same calls, answers hashed and stored, by libcurl as its manual has it in a program that does nothing else
     local i made ms spent_ms resident rates=() cpus=()
     for ((i = 0; i < ROUNDS; i++)); do
         say "bare $((i + 1)) of $ROUNDS"
@@ -109,7 +109,7 @@ floor_of_bare() { # the same calls, answers hashed and stored, by libcurl in a p
         rates+=("$(calc "$made * 1000 / $ms")") cpus+=("$(calc "$spent_ms / $made" 3)")
         say "  ${rates[-1]} calls/s, CPU ${cpus[-1]} s a thousand, $(calc "$resident / 1024") MiB"
     done
-    figure "floor: $JOBS calls, hashed and stored, by libcurl alone" "$(median "${rates[@]}")" calls/s
+    figure "a plain libcurl program: $JOBS calls, hashed and stored" "$(median "${rates[@]}")" calls/s
     figure "the same: CPU for 1000 calls" "$(median "${cpus[@]}")" s
 }
 
@@ -188,7 +188,7 @@ bench_through() {
     set_lean '{"delay_ms":1000,"bytes":50000}'
     for part in $PARTS; do
         case $part in
-        floor) floor_of_calls && floor_of_files && floor_of_bare ;;
+        floor) floor_of_calls && floor_of_files && bare_calls ;;
         sync | long | async | image) "bench_$part" ;;
         *) fail "there is no part $part" ;;
         esac
