@@ -12,10 +12,11 @@
 . tests/bench/through.sh
 PARTS=${BENCH_PARTS:-accept through}
 PEERS=${BENCH_PEERS:-bee-queue graphile-worker pg-boss}
+told=$root/.kiln/peers/told # what each round said; open_services empties its own folder
 
 install_peers() {
     command -v npm >/dev/null || scripts/packages peers || exit 2
-    mkdir -p .kiln/peers && cp tests/bench/peers/package.json tests/bench/peers/peer.js .kiln/peers/ &&
+    rm -rf -- "$told" && mkdir -p "$told" && cp tests/bench/peers/package.json tests/bench/peers/peer.js .kiln/peers/ &&
         (cd .kiln/peers && npm install --no-audit --no-fund --no-package-lock) >build/npm.log 2>&1 ||
         { tail -n 5 build/npm.log >&2 && fail "npm could not install the peers"; }
 }
@@ -27,7 +28,7 @@ open_peers() {
     PEER_PG_PORT=$(sed -E 's/.*port=([0-9]+).*/\1/' <<<"$KILN_DATABASE_URL")
     export PEER_OPEN=$CONCURRENCY PEER_CALL_URL=${LEAN_BASE_URL:-}/lean/call
 }
-peers_sql() { psql -X -q -v ON_ERROR_STOP=1 -h "$PEER_PG_HOST" -p "$PEER_PG_PORT" -U postgres -d "${2:-postgres}" -c "$1"; }
+peers_sql() { PGOPTIONS="-c client_min_messages=warning" psql -X -q -v ON_ERROR_STOP=1 -h "$PEER_PG_HOST" -p "$PEER_PG_PORT" -U postgres -d postgres -c "$1"; }
 peer() { # PEER ROLE [NUMBER]
     (cd .kiln/peers && NODE_ENV=production timeout 300 node peer.js "$@" 2>>"$home/log/peer.log")
 }
@@ -38,44 +39,44 @@ fresh_peer() { # PEER: it has done nothing yet
 best() { printf '%s\n' "$@" | sort -g | tail -n 1; }
 least() { printf '%s\n' "$@" | sort -g | head -n 1; }
 
-load_once() { # NAME FILE OPTION...: one round of kiln's side
-    local name=$1 file=$home/$2
+load_once() { # FILE PATH OPTION...: one round of kiln's side, on servers that have done nothing yet: a peer's database is new, too
+    local file=$1 path=$2
     shift 2
-    "$programs/tests/bench/bench_load" "$@" >>"$file" 2>>"$home/log/load.log" || fail "the load of $name failed" load
+    open_part
+    open_peers
+    "$programs/tests/bench/bench_load" -s 1 "$@" "$url$path" "$job" >/dev/null || fail "the load failed" dispatcher
+    "$programs/tests/bench/bench_load" -s "$EACH" "$@" "$url$path" "$job" >>"$told/$file" 2>>"$home/log/load.log" || fail "the load failed" load
 }
 
 enqueue_round() {
     local name said
-    load_once "one by one" one -s "$EACH" "$url/v1/jobs" "$job"
-    load_once "batches" many -s "$EACH" -c 1 -j 1000 -m "$CALLS" "$url/v1/batches" "$job"
-    say "  kiln: $(of rate "$home/one" | tail -n 1)/s, in batches $(of rate "$home/many" | tail -n 1)/s"
+    load_once one /v1/jobs
+    load_once many /v1/batches -c 1 -j 1000 -m "$CALLS"
+    say "  kiln: $(of rate "$told/one" | tail -n 1)/s, in batches $(of rate "$told/many" | tail -n 1)/s"
     for name in $PEERS; do
         fresh_peer "$name"
-        { said=$(peer "$name" one "$EACH") && echo "$said" >>"$home/one-$name"; } || fail "$name does not enqueue" peer
-        { said=$(peer "$name" many "$CALLS") && echo "$said" >>"$home/many-$name"; } || fail "$name does not enqueue in bulk" peer
-        say "  $name: $(of rate "$home/one-$name" | tail -n 1)/s, in bulk $(of rate "$home/many-$name" | tail -n 1)/s"
+        { said=$(peer "$name" one "$EACH") && echo "$said" >>"$told/one-$name"; } || fail "$name does not enqueue" peer
+        { said=$(peer "$name" many "$CALLS") && echo "$said" >>"$told/many-$name"; } || fail "$name does not enqueue in bulk" peer
+        say "  $name: $(of rate "$told/one-$name" | tail -n 1)/s, in bulk $(of rate "$told/many-$name" | tail -n 1)/s"
     done
 }
 bench_accept_part() { # Redis does not sync before it answers: bee-queue is shown, and not compared with
     local i name ones=() manys=()
     say "enqueue"
-    open_part
-    open_peers
-    "$programs/tests/bench/bench_load" -s 1 "$url/v1/jobs" "$job" >/dev/null || fail "the load failed" dispatcher
     for ((i = 1; i <= ROUNDS; i++)); do
         say "round $i of $ROUNDS"
         enqueue_round
     done
     for name in $PEERS; do
-        figure "$name: enqueued one by one, 64 at once" "$(median_of rate "$home/one-$name")" jobs/s
-        figure "$name: enqueued in bulk of 1000" "$(median_of rate "$home/many-$name")" jobs/s
-        [ "$name" = bee-queue ] || ones+=("$(median_of rate "$home/one-$name")") manys+=("$(median_of rate "$home/many-$name")")
+        figure "$name: enqueued one by one, 64 at once" "$(median_of rate "$told/one-$name")" jobs/s
+        figure "$name: enqueued in bulk of 1000" "$(median_of rate "$told/many-$name")" jobs/s
+        [ "$name" = bee-queue ] || ones+=("$(median_of rate "$told/one-$name")") manys+=("$(median_of rate "$told/many-$name")")
     done
-    figure "kiln: accepted one by one, 64 connections" "$(median_of rate "$home/one")" jobs/s
-    figure "kiln: accepted in batches of 1000" "$(median_of rate "$home/many")" jobs/s
+    figure "kiln: accepted one by one, 64 connections" "$(median_of rate "$told/one")" jobs/s
+    figure "kiln: accepted in batches of 1000" "$(median_of rate "$told/many")" jobs/s
     [ "${#ones[@]}" -gt 0 ] || return 0
-    goal "accept one by one, of the best durable peer" "$(calc "$(median_of rate "$home/one") / $(best "${ones[@]}")" 2)" times at_least 3.70
-    goal "accept in batches, of the best durable peer in bulk" "$(calc "$(median_of rate "$home/many") / $(best "${manys[@]}")" 2)" times at_least 0.70
+    goal "accept one by one, of the best durable peer" "$(calc "$(median_of rate "$told/one") / $(best "${ones[@]}")" 2)" times at_least 3.70
+    goal "accept in batches, of the best durable peer in bulk" "$(calc "$(median_of rate "$told/many") / $(best "${manys[@]}")" 2)" times at_least 0.70
 }
 
 work_round() { # PEER
@@ -87,8 +88,8 @@ work_round() { # PEER
     warm_memory
     read -r began ended cpu rss < <(peer "$name" work "$JOBS" | tr -c '0-9.\n' ' ')
     [ -n "$rss" ] && [ "$(lean_says answers)" -ge "$JOBS" ] || fail "$name does not take all jobs through" peer
-    echo "rate=$(calc "$JOBS * 1000 / ($ended - $began)") cpu_us=$(calc "$cpu * 1000000 / $JOBS") rss=$(calc "$rss / 1024")" >>"$home/work-$name"
-    say "  $(tail -n 1 "$home/work-$name")"
+    echo "rate=$(calc "$JOBS * 1000 / ($ended - $began)") cpu_us=$(calc "$cpu * 1000000 / $JOBS") rss=$(calc "$rss / 1024")" >>"$told/work-$name"
+    say "  $(tail -n 1 "$told/work-$name")"
 }
 bench_through_part() {
     local i name rates=() cpus=() rsses=() postgres redis
@@ -98,26 +99,26 @@ bench_through_part() {
     set_lean '{"delay_ms":1000,"bytes":50000,"polls":3}'
     for ((i = 0; i < ROUNDS; i++)); do
         run_jobs lean.call "$JOBS" "s$i-"
-        echo "rate=$(calc "$JOBS * 1000 / $ms") cpu_us=$(calc "$worker_cpu * 1000 / $JOBS") rss=$(calc "$rss / 1024")" >>"$home/work"
+        echo "rate=$(calc "$JOBS * 1000 / $ms") cpu_us=$(calc "$worker_cpu * 1000 / $JOBS") rss=$(calc "$rss / 1024")" >>"$told/work"
         run_jobs lean.wait "$JOBS" "a$i-"
-        echo "cpu_us=$(calc "$worker_cpu * 1000 / $JOBS")" >>"$home/work-async"
+        echo "cpu_us=$(calc "$worker_cpu * 1000 / $JOBS")" >>"$told/work-async"
         for name in $PEERS; do work_round "$name"; done
     done
     for name in $PEERS; do
-        figure "$name: jobs with a call of 1 s and 50 KB" "$(median_of rate "$home/work-$name")" jobs/s
-        figure "$name: CPU of the worker for one" "$(median_of cpu_us "$home/work-$name")" us
-        figure "$name: highest RSS of the worker" "$(median_of rss "$home/work-$name")" MiB
-        rates+=("$(median_of rate "$home/work-$name")") cpus+=("$(median_of cpu_us "$home/work-$name")") rsses+=("$(median_of rss "$home/work-$name")")
+        figure "$name: jobs with a call of 1 s and 50 KB" "$(median_of rate "$told/work-$name")" jobs/s
+        figure "$name: CPU of the worker for one" "$(median_of cpu_us "$told/work-$name")" us
+        figure "$name: highest RSS of the worker" "$(median_of rss "$told/work-$name")" MiB
+        rates+=("$(median_of rate "$told/work-$name")") cpus+=("$(median_of cpu_us "$told/work-$name")") rsses+=("$(median_of rss "$told/work-$name")")
     done
-    figure "kiln: the same, each hashed, stored and settled" "$(median_of rate "$home/work")" jobs/s
-    figure "kiln: CPU of the worker for one" "$(median_of cpu_us "$home/work")" us
-    figure "kiln: highest RSS of the worker" "$(median_of rss "$home/work")" MiB
-    figure "kiln: CPU of the worker for an asynchronous one" "$(median_of cpu_us "$home/work-async")" us
-    goal "through, of the fastest peer" "$(calc "$(median_of rate "$home/work") / $(best "${rates[@]}")" 2)" times at_least 2.40
-    goal "through: CPU of the worker, of the leanest peer's" "$(calc "$(median_of cpu_us "$home/work") / $(least "${cpus[@]}")" 2)" times at_most 0.30
-    goal "through: highest RSS, of the smallest peer's" "$(calc "$(median_of rss "$home/work") / $(least "${rsses[@]}")" 2)" times at_most 0.83
+    figure "kiln: the same, each hashed, stored and settled" "$(median_of rate "$told/work")" jobs/s
+    figure "kiln: CPU of the worker for one" "$(median_of cpu_us "$told/work")" us
+    figure "kiln: highest RSS of the worker" "$(median_of rss "$told/work")" MiB
+    figure "kiln: CPU of the worker for an asynchronous one" "$(median_of cpu_us "$told/work-async")" us
+    goal "through, of the fastest peer" "$(calc "$(median_of rate "$told/work") / $(best "${rates[@]}")" 2)" times at_least 2.40
+    goal "through: CPU of the worker, of the leanest peer's" "$(calc "$(median_of cpu_us "$told/work") / $(least "${cpus[@]}")" 2)" times at_most 0.30
+    goal "through: highest RSS, of the smallest peer's" "$(calc "$(median_of rss "$told/work") / $(least "${rsses[@]}")" 2)" times at_most 0.83
     goal "asynchronous: CPU of the worker, of the leanest peer's with one call" \
-        "$(calc "$(median_of cpu_us "$home/work-async") / $(least "${cpus[@]}")" 2)" times at_most 0.53
+        "$(calc "$(median_of cpu_us "$told/work-async") / $(least "${cpus[@]}")" 2)" times at_most 0.53
 }
 
 bench_peers() {
