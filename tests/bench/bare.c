@@ -1,11 +1,13 @@
 /* bare.c - bench_bare: what calls, hashes and files cost a program that does nothing else, to compare with.
  *
- *   bench_bare URL COUNT DIR [SYNCED]
+ *   bench_bare URL COUNT DIR [POLL_MS]
  *
  * POSTs to URL COUNT times, all open at once, with libcurl as its manual has it (multi handles of 64 calls, epoll,
  * nothing set that makes it faster). Each answer goes into memory, through SHA-256 and into a file of its own in one of
- * 256 folders of DIR, with one syncfs for SYNCED of them (100). One thread. No queue, no ledger, no JSON. Prints
- * calls=… ms=… cpu_ms=… rss_kib=…; exit status 1: not every call was answered and stored. */
+ * 256 folders of DIR, with one syncfs for 100 of them. With POLL_MS the answer to a POST names a job ({"id":"7"}),
+ * which is asked for at URL/7 each POLL_MS until that answers with a "url", and that is what is stored. One thread. No
+ * queue, no ledger, and of JSON only those two members. Prints calls=… ms=… cpu_ms=… rss_kib=…; exit status 1: not
+ * every call was answered and stored. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,12 +27,16 @@ enum {
     COUNT_MAX = 60000,
     MULTIS_MAX = COUNT_MAX / EACH + 1,
     FILES_MAX = 1 << 17,
-    EVENTS_MAX = 512
+    EVENTS_MAX = 512,
+    SYNCED = 100
 };
 
 struct call {
     CURL *easy;
-    char sent[64];
+    enum { SUBMIT, POLL, DOWNLOAD } step;
+    int64_t due_ms; /* of its next poll */
+    struct call *next;
+    char sent[64], url[128];
     char *body;
     size_t len, size;
     long number;
@@ -47,7 +53,9 @@ static struct bare {
     struct curl_slist *headers;
     struct multi multis[MULTIS_MAX];
     struct multi *of[FILES_MAX]; /* by its file descriptor: whose it is */
-    long count, started, ended, stored, synced;
+    long count, started, ended, stored;
+    int64_t poll_ms;           /* 0: an answer is the file */
+    struct call *first, *last; /* who waits for a poll, in the order of time */
 } bare;
 
 static size_t on_body(char *data, size_t one, size_t len, void *ctx)
@@ -128,7 +136,78 @@ static bool call_store(const struct call *call)
     is_good = write(fd, call->body, call->len) == (ssize_t)call->len;
     if (close(fd) != 0 || !is_good)
         return false;
-    return ++bare.stored % bare.synced != 0 || syncfs(bare.dir) == 0;
+    return ++bare.stored % SYNCED != 0 || syncfs(bare.dir) == 0;
+}
+
+static bool call_ask(struct call *call)
+{
+    call->len = 0;
+    (void)curl_easy_setopt(call->easy, CURLOPT_HTTPGET, 1L);
+    (void)curl_easy_setopt(call->easy, CURLOPT_URL, call->url);
+    return curl_multi_add_handle(bare.multis[call->number / EACH].curl, call->easy) == CURLM_OK;
+}
+
+static void call_wait(struct call *call)
+{
+    call->due_ms = clock_mono_ms() + bare.poll_ms;
+    call->next = NULL;
+    if (bare.last && bare.first)
+        bare.last->next = call;
+    else
+        bare.first = call;
+    bare.last = call;
+}
+
+/* What stands behind `member` in the answer, without its closing quote. */
+static bool call_member(const struct call *call, const char *member, char *out, size_t size)
+{
+    const char *at = memmem(call->body, call->len, member, strlen(member));
+    const char *end =
+        at ? memchr(at + strlen(member), '"', (size_t)(call->body + call->len - at) - strlen(member)) : NULL;
+
+    if (!end || (size_t)(end - at) - strlen(member) >= size)
+        return false;
+    at += strlen(member);
+    memcpy(out, at, (size_t)(end - at));
+    out[end - at] = '\0';
+    return true;
+}
+
+/* After a good answer; *is_over: it was the last. */
+static bool call_on(struct call *call, bool *is_over)
+{
+    char id[32];
+
+    *is_over = bare.poll_ms == 0 || call->step == DOWNLOAD;
+    if (*is_over)
+        return call_store(call);
+    if (call->step == SUBMIT) {
+        if (!call_member(call, "\"id\":\"", id, sizeof(id)))
+            return false;
+        (void)snprintf(call->url, sizeof(call->url), "%s/%s", bare.url, id);
+        call->step = POLL;
+    } else if (call_member(call, "\"url\":\"", call->url, sizeof(call->url))) {
+        call->step = DOWNLOAD;
+        return call_ask(call);
+    }
+    call_wait(call);
+    return true;
+}
+
+static bool polls_start(int *wait_ms)
+{
+    int64_t now_ms = clock_mono_ms();
+
+    while (bare.first && bare.first->due_ms <= now_ms) {
+        struct call *call = bare.first;
+
+        bare.first = call->next;
+        if (!call_ask(call))
+            return false;
+    }
+    if (bare.first && bare.first->due_ms - now_ms < *wait_ms)
+        *wait_ms = (int)(bare.first->due_ms - now_ms);
+    return true;
 }
 
 static bool multi_read(struct multi *m)
@@ -140,11 +219,13 @@ static bool multi_read(struct multi *m)
     while ((msg = curl_multi_info_read(m->curl, &left))) {
         struct call *call = NULL;
         CURL *easy = msg->easy_handle;
-        bool is_answered = msg->msg == CURLMSG_DONE && msg->data.result == CURLE_OK;
+        bool is_answered = msg->msg == CURLMSG_DONE && msg->data.result == CURLE_OK, is_over = true;
 
         (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &call);
-        is_good = is_good && is_answered && call->len > 0 && call_store(call);
         (void)curl_multi_remove_handle(m->curl, easy);
+        is_good = is_good && is_answered && call->len > 0 && call_on(call, &is_over);
+        if (!is_over && is_good)
+            continue;
         curl_easy_cleanup(easy);
         free(call->body);
         free(call);
@@ -185,7 +266,7 @@ static bool bare_run(void)
 
         for (int i = 0; i < EACH && bare.started < bare.count && is_good; i++)
             is_good = call_start(bare.started++);
-        is_good = multis_expire(&wait_ms) && is_good;
+        is_good = multis_expire(&wait_ms) && polls_start(&wait_ms) && is_good;
         n = epoll_wait(bare.epoll, events, EVENTS_MAX, bare.started < bare.count ? 0 : wait_ms);
         for (int i = 0; i < n; i++) {
             struct multi *m = bare.of[events[i].data.fd];
@@ -233,18 +314,17 @@ static bool bare_open(void)
 int main(int argc, char **argv)
 {
     struct rusage used;
-    int64_t count = 0, synced = 100, began_ms;
+    int64_t count = 0, began_ms;
     bool is_good;
 
     if (argc < 4 || argc > 5 || parse_i64(argv[2], 1, COUNT_MAX, &count) != ERR_OK ||
-        (argc == 5 && parse_i64(argv[4], 1, COUNT_MAX, &synced) != ERR_OK)) {
-        (void)fprintf(stderr, "usage: bench_bare URL COUNT DIR [SYNCED]\n");
+        (argc == 5 && parse_i64(argv[4], 1, 60000, &bare.poll_ms) != ERR_OK)) {
+        (void)fprintf(stderr, "usage: bench_bare URL COUNT DIR [POLL_MS]\n");
         return 2;
     }
     bare.url = argv[1];
     bare.count = (long)count;
     bare.path = argv[3];
-    bare.synced = (long)synced;
     if (!bare_open()) {
         perror(bare.path);
         return 2;
