@@ -115,6 +115,7 @@ static bool call_start(long number)
     (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->sent);
     (void)curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, bare.headers);
     (void)curl_easy_setopt(call->easy, CURLOPT_NOSIGNAL, 1L);
+    (void)curl_easy_setopt(call->easy, CURLOPT_FAILONERROR, 1L);
     (void)curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, 120000L);
     (void)curl_easy_setopt(call->easy, CURLOPT_WRITEFUNCTION, on_body);
     (void)curl_easy_setopt(call->easy, CURLOPT_WRITEDATA, call);
@@ -194,7 +195,7 @@ static bool call_on(struct call *call, bool *is_over)
     return true;
 }
 
-static bool polls_start(int *wait_ms)
+static bool polls_start(void)
 {
     int64_t now_ms = clock_mono_ms();
 
@@ -205,8 +206,6 @@ static bool polls_start(int *wait_ms)
         if (!call_ask(call))
             return false;
     }
-    if (bare.first && bare.first->due_ms - now_ms < *wait_ms)
-        *wait_ms = (int)(bare.first->due_ms - now_ms);
     return true;
 }
 
@@ -266,7 +265,10 @@ static bool bare_run(void)
 
         for (int i = 0; i < EACH && bare.started < bare.count && is_good; i++)
             is_good = call_start(bare.started++);
-        is_good = multis_expire(&wait_ms) && polls_start(&wait_ms) && is_good;
+        is_good = is_good && polls_start(); /* first: what they start is due at once */
+        is_good = multis_expire(&wait_ms) && is_good;
+        if (bare.first && bare.first->due_ms - clock_mono_ms() < wait_ms)
+            wait_ms = bare.first->due_ms > clock_mono_ms() ? (int)(bare.first->due_ms - clock_mono_ms()) : 0;
         n = epoll_wait(bare.epoll, events, EVENTS_MAX, bare.started < bare.count ? 0 : wait_ms);
         for (int i = 0; i < n; i++) {
             struct multi *m = bare.of[events[i].data.fd];

@@ -105,14 +105,14 @@ bare_calls() { # NAME PATH [POLL_MS]
         say "bare $path $((i + 1)) of $ROUNDS"
         mkdir -p "$storage/bare/$path/$i" || exit 2
         warm_memory
-        read -r made ms spent_ms resident < <("$programs/tests/bench/bench_bare" "$LEAN_BASE_URL/lean/$path" "$JOBS" \
+        read -r made ms spent_ms resident < <(timeout 120 "$programs/tests/bench/bench_bare" "$LEAN_BASE_URL/lean/$path" "$JOBS" \
             "$storage/bare/$path/$i" "$@" 2>>"$home/log/bare.log" | tr -c '0-9\n' ' ')
         [ "${made:-0}" = "$JOBS" ] || fail "the bare calls were not all answered and stored" bare
         rates+=("$(calc "$made * 1000 / $ms")") cpus+=("$(calc "$spent_ms / $made" 3)")
         say "  ${rates[-1]}/s, CPU ${cpus[-1]} s a thousand, $(calc "$resident / 1024") MiB"
     done
     figure "a plain libcurl program: $JOBS $name, hashed and stored" "$(median "${rates[@]}")" jobs/s
-    figure "the same: CPU for 1000" "$(median "${cpus[@]}")" s
+    figure "a plain libcurl program, $name: CPU for 1000" "$(median "${cpus[@]}")" s
 }
 
 bench_sync() {
@@ -176,7 +176,7 @@ bench_async() {
     done
     figure "$JOBS jobs, submit, three polls, download" "$(median "${rates[@]}")" jobs/s
     goal "the same: CPU of the worker for 1000 jobs" "$(median "${cpus[@]}")" s at_most 0.35
-    figure "the same: highest RSS of the worker" "$(calc "$(median "${rsses[@]}") / 1024" 1)" MiB
+    figure "the same: highest RSS of the worker, median" "$(calc "$(median "${rsses[@]}") / 1024" 1)" MiB
 }
 
 bench_image() { # the same bytes as a picture: what it takes to look at each
