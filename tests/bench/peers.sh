@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# peers - other queues from npm at kiln's work, in turns with kiln on the same servers: how many times as fast
+# peers - other queues from npm at kiln's work, in turns with kiln on the same machine: how many times as fast
 #
 # Sourced by scripts/bench, which leaves it out when it is given no name: npm goes to the network. What peers/peer.js does for
 # each is less than kiln: no HTTP and no hold before an enqueue is answered; no write-ahead of a call, no hash and no file of its
@@ -145,7 +145,10 @@ bench_through_part() {
 }
 
 bench_peers() {
-    local part
+    local part name
+    for name in $PEERS; do
+        [[ " $ALL " = *" $name "* ]] || fail "there is no peer $name; there are $ALL"
+    done
     figure "load average of the machine before" "$(cut -d ' ' -f 1 /proc/loadavg)" programs
     install_peers
     say "Node.js $(node --version)"

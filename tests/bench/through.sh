@@ -105,8 +105,8 @@ bare_calls() { # NAME PATH [POLL_MS]
         say "bare $path $((i + 1)) of $ROUNDS"
         mkdir -p "$storage/bare/$path/$i" || exit 2
         warm_memory
-        read -r made ms spent_ms resident < <(timeout 120 "$programs/tests/bench/bench_bare" "$LEAN_BASE_URL/lean/$path" "$JOBS" \
-            "$storage/bare/$path/$i" "$@" 2>>"$home/log/bare.log" | tr -c '0-9\n' ' ')
+        read -r made ms spent_ms resident < <(timeout --foreground 120 "$programs/tests/bench/bench_bare" "$LEAN_BASE_URL/lean/$path" "$JOBS" \
+            "$storage/bare/$path/$i" "$@" 2>>"$home/log/bare.log" 9>&- | tr -c '0-9\n' ' ')
         [ "${made:-0}" = "$JOBS" ] || fail "the bare calls were not all answered and stored" bare
         rates+=("$(calc "$made * 1000 / $ms")") cpus+=("$(calc "$spent_ms / $made" 3)")
         say "  ${rates[-1]}/s, CPU ${cpus[-1]} s a thousand, $(calc "$resident / 1024") MiB"
