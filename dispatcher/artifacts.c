@@ -229,8 +229,10 @@ static void content_headers(struct request *r, enum media_kind kind, const char 
     request_add_header(r, "ETag", etag);
 }
 
-static void content_send(struct request *r, const struct db_result *result, int row, int fd, int64_t size)
+static void content_send(struct request *r, const struct db_result *result, int row, int fd,
+                         const struct store_at *where)
 {
+    const int64_t size = where->bytes;
     enum media_kind kind = media_kind_of_mime(db_col(result, row, "mime"));
     const char *if_range = request_header(r, "If-Range"), *match = request_header(r, "If-None-Match");
     char etag[SHA256_HEX + 2], text[64];
@@ -254,15 +256,15 @@ static void content_send(struct request *r, const struct db_result *result, int 
             snprintf(text, sizeof(text), "bytes %lld-%lld/%lld", (long long)first, (long long)last, (long long)size);
             request_add_header(r, "Content-Range", text);
         }
-        request_reply_file(r, range == RANGE_PART ? 206 : 200, media_mime(kind), fd, first, last - first + 1);
+        request_reply_file(r, range == RANGE_PART ? 206 : 200, media_mime(kind), fd, where->at + first,
+                           last - first + 1);
     }
 }
 
 static void content_on_row(void *ctx, enum err err, const struct db_result *result, int row)
 {
     struct request *r = ctx;
-    struct stat st;
-    char path[1024];
+    struct store_at where;
     int fd;
 
     if (err != ERR_OK) {
@@ -274,17 +276,15 @@ static void content_on_row(void *ctx, enum err err, const struct db_result *resu
         problem_reply(r, ERR_NOT_FOUND, "no such artifact");
         return;
     }
-    fd = store_path(dispatcher_of(r)->store, db_col(result, row, "object"), path, sizeof(path)) == ERR_OK
-             ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+    fd = store_find(dispatcher_of(r)->store, db_col(result, row, "object"), &where) == ERR_OK
+             ? open(where.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
              : -1;
-    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        if (fd >= 0)
-            close(fd);
+    if (fd < 0) {
         log_error("object_missing", log_str("object", db_col(result, row, "object")));
         problem_reply(r, ERR_STORAGE_ERROR, "the file is not in storage at the moment");
         return;
     }
-    content_send(r, result, row, fd, (int64_t)st.st_size);
+    content_send(r, result, row, fd, &where);
 }
 
 /* ERR_OK: the link's signature is ours and has not expired. */

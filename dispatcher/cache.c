@@ -102,11 +102,11 @@ static void look_on_dropped(void *ctx, enum err err, const struct db_result *res
 static void look_work(uv_work_t *work)
 {
     struct look *l = container_of(work, struct look, work);
-    char path[512];
+    struct store_at where;
 
     for (size_t i = 0; i < l->count; i++)
         l->objects[i].is_gone =
-            store_path(dispatcher_of(l->request)->store, l->objects[i].object, path, sizeof(path)) == ERR_NOT_FOUND;
+            store_find(dispatcher_of(l->request)->store, l->objects[i].object, &where) == ERR_NOT_FOUND;
 }
 
 static void look_on_work(uv_work_t *work, int status)

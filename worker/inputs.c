@@ -197,14 +197,27 @@ static bool inputs_fetch_url(struct flight *f, const char *field, const char *ur
     return true;
 }
 
+/* A packed object as a file of its own, for what reads it wants one; it is small. As with what is fetched, the sortie's
+ * fetch_temp until it is an input. */
+static char *inputs_unpack(struct flight *f, const char *object)
+{
+    char temp[STORE_PATH];
+
+    if (store_take_back(f->env->store, object, temp, sizeof(temp)) == ERR_OK)
+        f->sortie->fetch_temp = strdup(temp);
+    return f->sortie->fetch_temp;
+}
+
 static bool inputs_take_object(struct flight *f, const char *field, const json_t *item)
 {
     struct sortie *s = f->sortie;
     struct catalog_file file = { .field = field };
-    const char *mime = json_text(item, "mime");
-    char path[STORE_PATH];
+    const char *object = json_text(item, "object"), *mime = json_text(item, "mime");
+    struct store_at where;
+    char *copy = NULL;
 
-    if (store_path(f->env->store, json_text(item, "object"), path, sizeof(path)) != ERR_OK) {
+    if (store_find(f->env->store, object, &where) != ERR_OK ||
+        (where.is_packed && !(copy = inputs_unpack(f, object)))) {
         inputs_doom(f, ERR_INPUT_UNREACHABLE, field, "the file is no longer here");
         return false;
     }
@@ -212,10 +225,11 @@ static bool inputs_take_object(struct flight *f, const char *field, const json_t
     (void)json_int(item, "bytes", &file.bytes); /* absent, all three: 0, judged by nobody */
     (void)json_int(item, "width", &file.head.width);
     (void)json_int(item, "height", &file.head.height);
-    if (!inputs_add(s, &file, arena_strdup(s->arena, path), mime, NULL)) {
+    if (!inputs_add(s, &file, arena_strdup(s->arena, copy ? copy : where.path), mime, copy)) {
         inputs_doom(f, ERR_INPUT_INVALID, field, "too many files");
         return false;
     }
+    s->fetch_temp = NULL; /* an input now, if it was there */
     return true;
 }
 

@@ -21,7 +21,7 @@ struct collected { /* one output on its way to an artifact; written by the threa
     struct media_head head;
     struct media_look look;
     int64_t bytes;
-    char sha256[SHA256_HEX], id[UUID_TEXT], object[160];
+    char sha256[SHA256_HEX], id[UUID_TEXT], object[STORE_NAME];
 };
 
 struct sortie {

@@ -3,7 +3,8 @@
  *
  * The file system is asked once for a whole group (store_sync), as PostgreSQL is for a batch of settles; a result that
  * comes alone waits for nobody, and while a group is at work another begins only when it is worth a sync. Only after
- * the sync does collect.c go on to settle, so that what a row names is there whatever happens to the machine. */
+ * the sync does collect.c go on to settle, so that what a row names is there whatever happens to the machine. Of
+ * results in memory PACK_WORTH and more become one file (store_pack), synced by itself. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 #include "common/base/clock.h"
 #include "worker/actions.h"
 
-enum { GROUP_MAX = 128, GROUP_WORTH = 64 };
+enum { GROUP_MAX = 128, GROUP_WORTH = 64, PACK_WORTH = 8 };
 
 static pthread_mutex_t syncing = PTHREAD_MUTEX_INITIALIZER;
 static atomic_uint failed_syncs; /* so far; one storage a process */
@@ -34,9 +35,41 @@ static enum err stow_one(struct store *store, struct collected *c)
     return store_put(store, c->object, c->data, (size_t)c->bytes);
 }
 
+static bool stow_may_pack(const struct collected *c)
+{
+    return c->is_ready && !c->is_done && c->data;
+}
+
+/* When there is no pack they are stored one by one, and what stands in the way says so there. */
+static void stow_pack(struct stow_group *group, size_t count)
+{
+    struct store_piece *pieces = calloc(count, sizeof(*pieces)); /* zeroed: not one of them may be overlooked */
+    struct collected **all = malloc(count * sizeof(struct collected *));
+    size_t n = 0;
+
+    for (struct sortie *s = group->first; s && pieces && all; s = s->stow_next) {
+        for (size_t i = 0; i < s->output_count && n < count; i++) {
+            struct collected *c = &s->outputs[i];
+
+            if (!stow_may_pack(c))
+                continue;
+            sha256_hex(c->sha256, c->data, (size_t)c->bytes);
+            pieces[n] = (struct store_piece){ c->object, c->data, (size_t)c->bytes, c->object };
+            all[n++] = c;
+        }
+    }
+    if (pieces && all && store_pack(group->env->store, pieces, n) == ERR_OK) {
+        while (n--) {
+            all[n]->code = ERR_OK;
+            all[n]->is_done = true;
+        }
+    }
+    free(pieces);
+    free(all);
+}
+
 static void stow_place(struct sortie *s)
 {
-    atomic_store(&s->has_begun, true);
     for (size_t i = 0; i < s->output_count; i++) {
         struct collected *c = &s->outputs[i];
 
@@ -113,9 +146,16 @@ static void stow_on_thread(uv_work_t *w)
     unsigned failed_before = atomic_load(&failed_syncs);
     struct sortie *s;
     const char **objects;
-    size_t count = 0, at = 0;
+    size_t count = 0, at = 0, small = 0;
     enum err err = ERR_NOMEM;
 
+    for (s = group->first; s; s = s->stow_next) {
+        atomic_store(&s->has_begun, true);
+        for (size_t i = 0; i < s->output_count; i++)
+            small += stow_may_pack(&s->outputs[i]);
+    }
+    if (small >= PACK_WORTH)
+        stow_pack(group, small < STORE_PACK_MAX ? small : STORE_PACK_MAX);
     for (s = group->first; s; s = s->stow_next) {
         stow_place(s);
         count += stow_list(s, NULL);

@@ -2,9 +2,12 @@
  *
  * Objects have names of our own making (`job/ab/<job id>/<fence>/<index>`, `upload/ab/<id>`), never a user's. A write
  * goes to a temp name in the same file system, is fsynced and renamed. Results arrive by httpc or decode into
- * store_temp's path and become objects by store_keep, or store_place and store_sync, on the thread pool. */
+ * store_temp's path and become objects by store_keep, or store_place and store_sync, on the thread pool. Small ones
+ * that come together go into one file, a pack, by store_pack, which says under which names they are then to be found.
+ */
 #ifndef KILN_STORE_H
 #define KILN_STORE_H
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,9 +32,23 @@ enum err store_place(struct store *s, const char *temp_path, const char *object)
 enum err store_put(struct store *s, const char *object, const void *data, size_t len);
 enum err store_sync(struct store *s, const char *const *objects, size_t count);
 enum err store_take_back(struct store *s, const char *object, char *temp_path, size_t size);
+enum { STORE_PACK_MAX = 1023, STORE_NAME = 160 };
+struct store_piece {
+    const char *object; /* what it would be called alone */
+    const void *data;
+    size_t len;
+    char *name; /* STORE_NAME bytes, filled by store_pack when all went well; may be where `object` is */
+};
+/* Writes up to STORE_PACK_MAX of them into one file: all are durable, or there is nothing. Blocking. */
+enum err store_pack(struct store *s, const struct store_piece *pieces, size_t count);
 enum err store_remove(struct store *s, const char *object); /* missing is fine */
-/* Path of an object's bytes (file storage); ERR_NOT_FOUND. */
-enum err store_path(struct store *s, const char *object, char *path, size_t size);
+/* Where an object's bytes are (file storage); ERR_NOT_FOUND. Blocking, short. */
+struct store_at {
+    char path[PATH_MAX];
+    int64_t at, bytes;
+    bool is_packed; /* the file holds others, too */
+};
+enum err store_find(struct store *s, const char *object, struct store_at *out);
 bool store_object_valid(const char *object); /* our alphabet, no dots, no leading slash */
 /* Calls fn for each object below `prefix` older than min_age_s, until it returns false. Blocking. */
 enum err store_walk(struct store *s, const char *prefix, int64_t min_age_s, bool (*fn)(void *ctx, const char *object),

@@ -1,4 +1,6 @@
-/* test_store.c - an object is there whole or not at all, and no name leads out of the store's folder. */
+/* test_store.c - an object is there whole or not at all, alone or packed with others, and no name leads out of the
+ * store's folder. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,20 @@ static void keep(struct store *s, const char *object, const char *text)
     cr_expect_neq(access(temp, F_OK), 0, "the temp file is gone");
 }
 
+/* Where a lone object lies; ERR_OK says that it is there. */
+static enum err path_of(struct store *s, const char *object, char path[1024])
+{
+    struct store_at at;
+    enum err err = store_find(s, object, &at);
+
+    if (err == ERR_OK) {
+        cr_expect_not(at.is_packed);
+        cr_expect_eq(at.at, 0);
+        (void)snprintf(path, 1024, "%.1023s", at.path);
+    }
+    return err;
+}
+
 static bool count_object(void *ctx, const char *object)
 {
     cr_expect(store_object_valid(object), "%s", object);
@@ -62,7 +78,7 @@ Test(store, keeps_bytes_under_their_name_and_finds_them_again)
     keep(s, "job/ab/0193-x/2/0", "hello");
     keep(s, "job/ab/0193-x/2/1", "there");
     keep(s, "upload/cd/0193-y", "x");
-    cr_assert_eq(store_path(s, "job/ab/0193-x/2/0", path, sizeof(path)), ERR_OK);
+    cr_assert_eq(path_of(s, "job/ab/0193-x/2/0", path), ERR_OK);
     file = fopen(path, "r");
     cr_assert_not_null(file);
     cr_expect_not_null(fgets(text, sizeof(text), file));
@@ -72,8 +88,8 @@ Test(store, keeps_bytes_under_their_name_and_finds_them_again)
     cr_expect_eq(found, 2, "the walk gives names as they were kept");
     cr_expect_eq(store_remove(s, "job/ab/0193-x/2/0"), ERR_OK);
     cr_expect_eq(store_remove(s, "job/ab/0193-x/2/0"), ERR_OK, "missing is fine");
-    cr_expect_eq(store_path(s, "job/ab/0193-x/2/0", path, sizeof(path)), ERR_NOT_FOUND);
-    cr_expect_eq(store_path(s, "job/ab/0193-x/2/1", path, sizeof(path)), ERR_OK);
+    cr_expect_eq(path_of(s, "job/ab/0193-x/2/0", path), ERR_NOT_FOUND);
+    cr_expect_eq(path_of(s, "job/ab/0193-x/2/1", path), ERR_OK);
     close_store(s);
 }
 
@@ -85,7 +101,7 @@ Test(store, keeping_again_replaces_the_bytes)
 
     keep(s, "job/ab/x/1/0", "first");
     keep(s, "job/ab/x/1/0", "second!");
-    cr_assert_eq(store_path(s, "job/ab/x/1/0", path, sizeof(path)), ERR_OK);
+    cr_assert_eq(path_of(s, "job/ab/x/1/0", path), ERR_OK);
     cr_expect_eq(stat(path, &st), 0);
     cr_expect_eq(st.st_size, 7);
     close_store(s);
@@ -100,7 +116,7 @@ Test(store, refuses_names_that_are_not_of_our_making)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         cr_expect_not(store_object_valid(bad[i]), "%s", bad[i]);
-        cr_expect_eq(store_path(s, bad[i], path, sizeof(path)), ERR_ARGUMENT, "%s", bad[i]);
+        cr_expect_eq(path_of(s, bad[i], path), ERR_ARGUMENT, "%s", bad[i]);
         cr_expect_eq(store_remove(s, bad[i]), ERR_ARGUMENT, "%s", bad[i]);
     }
     cr_expect_not(store_object_valid(NULL));
@@ -113,11 +129,11 @@ Test(store, a_link_is_not_an_object)
     char path[1024], link[2048];
 
     keep(s, "job/ab/x/1/0", "x");
-    cr_assert_eq(store_path(s, "job/ab/x/1/0", path, sizeof(path)), ERR_OK);
+    cr_assert_eq(path_of(s, "job/ab/x/1/0", path), ERR_OK);
     cr_assert_eq(unlink(path), 0);
     (void)snprintf(link, sizeof(link), "%s", path);
     cr_assert_eq(symlink("/etc/passwd", link), 0);
-    cr_expect_eq(store_path(s, "job/ab/x/1/0", path, sizeof(path)), ERR_NOT_FOUND);
+    cr_expect_eq(path_of(s, "job/ab/x/1/0", path), ERR_NOT_FOUND);
     close_store(s);
 }
 
@@ -126,7 +142,7 @@ static void expect_bytes(struct store *s, const char *object, const char *want)
     char path[1024], text[32] = "";
     FILE *file;
 
-    cr_assert_eq(store_path(s, object, path, sizeof(path)), ERR_OK, "%s", object);
+    cr_assert_eq(path_of(s, object, path), ERR_OK, "%s", object);
     file = fopen(path, "r");
     cr_assert_not_null(file);
     (void)!fgets(text, sizeof(text), file);
@@ -162,6 +178,188 @@ Test(store, many_are_placed_first_and_synced_together)
     close_store(s);
 }
 
+enum { PACKED = 20 };
+struct packed {
+    char names[PACKED][STORE_NAME], texts[PACKED][32];
+};
+
+/* Each with its own bytes, the third with none. */
+static struct packed pack(struct store *s)
+{
+    struct packed p = { 0 };
+    struct store_piece pieces[PACKED];
+
+    for (int i = 0; i < PACKED; i++) {
+        (void)snprintf(p.names[i], STORE_NAME, "job/ab/0193-x/2/%d", i);
+        if (i != 3)
+            memset(p.texts[i], 'a' + i, (size_t)i + 1);
+        pieces[i] = (struct store_piece){ p.names[i], p.texts[i], strlen(p.texts[i]), p.names[i] };
+    }
+    cr_assert_eq(store_pack(s, pieces, PACKED), ERR_OK);
+    return p;
+}
+
+/* NULL: it is not there. Static. */
+static const char *packed_text(struct store *s, const char *name)
+{
+    static char text[64];
+    struct store_at at;
+    int fd;
+
+    if (store_find(s, name, &at) != ERR_OK)
+        return NULL;
+    cr_expect(at.is_packed);
+    cr_assert_lt(at.bytes, (int64_t)sizeof(text));
+    fd = open(at.path, O_RDONLY);
+    cr_assert_geq(fd, 0);
+    cr_expect_eq(pread(fd, text, (size_t)at.bytes, (off_t)at.at), at.bytes);
+    (void)close(fd);
+    text[at.bytes] = '\0';
+    return text;
+}
+
+/* The number of packs and of folders for them. */
+static int count_files(const char *kind)
+{
+    char command[160], text[16] = "";
+    FILE *pipe;
+
+    (void)snprintf(command, sizeof(command), "find '%s/a/b/obj/pack' -mindepth 1 -type %s 2>&1 | wc -l", dir, kind);
+    pipe = popen(command, "r");
+    cr_assert_not_null(pipe);
+    cr_expect_not_null(fgets(text, sizeof(text), pipe));
+    (void)pclose(pipe);
+    return atoi(text);
+}
+
+Test(store, many_small_ones_lie_in_one_file_and_are_found_by_their_names)
+{
+    struct store *s = open_store();
+    struct packed p = pack(s), again = pack(s);
+    char temp[1024], text[64] = "";
+    struct stat st;
+    int found = 0;
+    FILE *file;
+
+    cr_expect_eq(count_files("f"), 2, "a file each");
+    for (int i = 0; i < PACKED; i++) {
+        cr_expect(store_object_valid(p.names[i]));
+        cr_expect_str_eq(packed_text(s, p.names[i]), p.texts[i], "%s", p.names[i]);
+        cr_expect_str_neq(p.names[i], again.names[i]);
+    }
+    cr_expect_eq(store_walk(s, "job/", 0, count_object, &found), ERR_OK);
+    cr_expect_eq(found, 2 * PACKED, "the walk gives names by which they are found");
+    cr_expect_eq(store_walk(s, "upload/", 0, count_object, &found), ERR_OK);
+    cr_expect_eq(store_walk(s, "job/", 3600, count_object, &found), ERR_OK);
+    cr_expect_eq(found, 2 * PACKED, "none of them is an upload, or old");
+    cr_assert_eq(store_take_back(s, p.names[12], temp, sizeof(temp)), ERR_OK);
+    file = fopen(temp, "r");
+    cr_assert_not_null(file);
+    cr_expect_not_null(fgets(text, sizeof(text), file));
+    (void)fclose(file);
+    cr_expect_str_eq(text, p.texts[12], "and nothing of its neighbours");
+    cr_expect_eq(store_take_back(s, p.names[3], temp, sizeof(temp)), ERR_OK);
+    cr_expect_eq(stat(temp, &st), 0);
+    cr_expect_eq(st.st_size, 0);
+    close_store(s);
+}
+
+Test(store, a_packed_object_goes_alone_and_the_last_one_takes_the_file)
+{
+    struct store *s = open_store();
+    struct packed p = pack(s);
+    struct store_at at;
+    char bytes[4096] = "";
+    int found = 0, fd;
+    ssize_t n;
+
+    cr_assert_eq(store_find(s, p.names[9], &at), ERR_OK);
+    cr_expect_eq(store_remove(s, p.names[9]), ERR_OK);
+    cr_expect_eq(store_remove(s, p.names[9]), ERR_OK, "missing is fine");
+    cr_expect_null(packed_text(s, p.names[9]));
+    cr_expect_str_eq(packed_text(s, p.names[8]), p.texts[8]);
+    cr_expect_str_eq(packed_text(s, p.names[10]), p.texts[10]);
+    fd = open(at.path, O_RDONLY);
+    n = pread(fd, bytes, sizeof(bytes), (off_t)at.at);
+    (void)close(fd);
+    cr_expect_geq(n, at.bytes);
+    for (int64_t i = 0; i < at.bytes; i++)
+        cr_expect_eq(bytes[i], 0, "its bytes are gone, too");
+    cr_expect_eq(store_walk(s, "job/", 0, count_object, &found), ERR_OK);
+    cr_expect_eq(found, PACKED - 1);
+    for (int i = 0; i < PACKED; i++)
+        cr_expect_eq(store_remove(s, p.names[i]), ERR_OK);
+    cr_expect_eq(count_files("f"), 0);
+    cr_expect_eq(store_remove(s, p.names[0]), ERR_OK, "with its file");
+    cr_expect_eq(count_files("d"), 1);
+    cr_expect_eq(store_walk(s, "job/", 0, count_object, &found), ERR_OK);
+    cr_expect_eq(count_files("d"), 0, "a walk takes the folder of an hour without packs");
+    p = pack(s);
+    cr_expect_str_eq(packed_text(s, p.names[0]), p.texts[0], "and it is made again");
+    close_store(s);
+}
+
+/* Who removed the last object died before the file: every line says "-". */
+Test(store, a_pack_of_the_dead_is_taken_by_the_walk_and_what_is_no_pack_is_left_alone)
+{
+    struct store *s = open_store();
+    struct packed p = pack(s);
+    struct store_at at;
+    char other[PATH_MAX + 8];
+    int fd, found = 0;
+
+    cr_assert_eq(store_find(s, p.names[0], &at), ERR_OK);
+    (void)snprintf(other, sizeof(other), "%s0", at.path);
+    fd = open(other, O_WRONLY | O_CREAT, 0600);
+    cr_expect_eq(write(fd, "not a pack", 10), 10);
+    (void)close(fd);
+    fd = open(at.path, O_WRONLY);
+    for (int i = 1; i <= PACKED; i++)
+        cr_expect_eq(pwrite(fd, "-", 1, (off_t)i * 128), 1);
+    (void)close(fd);
+    cr_expect_eq(store_walk(s, "job/", 0, count_object, &found), ERR_OK);
+    cr_expect_eq(found, 0);
+    cr_expect_eq(access(at.path, F_OK), -1);
+    cr_expect_eq(access(other, F_OK), 0);
+    close_store(s);
+}
+
+/* A name from elsewhere, or a file that was cut, never gives another's bytes. */
+Test(store, a_name_leads_into_a_pack_to_its_own_bytes_or_to_none)
+{
+    static const char *const bad[] = { "job/ab/0193-x/2/0/pack/%s/2",  "job/ab/0193-x/2/0/pack/%s/0",
+                                       "job/ab/0193-x/2/0/pack/%s/21", "job/ab/0193-x/2/0/pack/%s/1x",
+                                       "job/ab/0193-y/2/0/pack/%s/1",  "job/ab/0193-x/2/0/pack/%s/1/1",
+                                       "job/ab/0193-x/2/0/pack/%s",    "job/ab/0193-x/2/0/pack/%s/-1",
+                                       "job/ab/0193-x/2/0/pack/1",     "upload/ab/0193-x/pack/%s/1" };
+    struct store *s = open_store();
+    struct packed p = pack(s);
+    struct store_piece twice = { p.names[0], "x", 1, p.names[0] };
+    char of[64], name[STORE_NAME], path[1024];
+    struct store_at at;
+
+    (void)snprintf(of, sizeof(of), "%s", strstr(p.names[0], "/pack/") + 6);
+    *strrchr(of, '/') = '\0';
+    cr_assert_eq(store_find(s, p.names[0], &at), ERR_OK);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        (void)snprintf(name, sizeof(name), bad[i], of);
+#pragma GCC diagnostic pop
+        cr_expect_neq(store_find(s, name, &at), ERR_OK, "%s", name);
+        (void)store_remove(s, name);
+    }
+    cr_expect_eq(store_pack(s, &twice, 1), ERR_ARGUMENT, "a packed object is not packed again");
+    cr_expect_eq(store_pack(s, &twice, 0), ERR_ARGUMENT);
+    for (int i = 0; i < PACKED; i++)
+        cr_expect_str_eq(packed_text(s, p.names[i]), p.texts[i], "nothing was removed: %s", p.names[i]);
+    (void)snprintf(path, sizeof(path), "%.1000s", at.path);
+    cr_expect_eq(truncate(path, 128 * (PACKED + 1) + 5), 0);
+    cr_expect_not_null(packed_text(s, p.names[1]));
+    cr_expect_null(packed_text(s, p.names[PACKED - 1]), "it is cut");
+    close_store(s);
+}
+
 Test(store, what_cannot_be_kept_leaves_nothing)
 {
     struct store *s = open_store();
@@ -169,7 +367,7 @@ Test(store, what_cannot_be_kept_leaves_nothing)
 
     cr_assert_eq(store_temp(s, temp, sizeof(temp)), ERR_OK);
     cr_expect_eq(store_keep(s, temp, "job/ab/x/1/0"), ERR_NOT_FOUND, "there is no such temp file");
-    cr_expect_eq(store_path(s, "job/ab/x/1/0", path, sizeof(path)), ERR_NOT_FOUND);
+    cr_expect_eq(path_of(s, "job/ab/x/1/0", path), ERR_NOT_FOUND);
     close_store(s);
 }
 
