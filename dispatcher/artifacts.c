@@ -1,10 +1,8 @@
 /* artifacts.c - results and their bytes: signed links, ranges, sendfile. */
 #include "dispatcher/artifacts.h"
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "common/base/clock.h"
 #include "common/base/log.h"
@@ -229,10 +227,10 @@ static void content_headers(struct request *r, enum media_kind kind, const char 
     request_add_header(r, "ETag", etag);
 }
 
-static void content_send(struct request *r, const struct db_result *result, int row, int fd,
-                         const struct store_at *where)
+static void content_send(struct request *r, const struct db_result *result, int row, const struct store_at *where)
 {
     const int64_t size = where->bytes;
+    const int fd = where->fd;
     enum media_kind kind = media_kind_of_mime(db_col(result, row, "mime"));
     const char *if_range = request_header(r, "If-Range"), *match = request_header(r, "If-None-Match");
     char etag[SHA256_HEX + 2], text[64];
@@ -265,7 +263,6 @@ static void content_on_row(void *ctx, enum err err, const struct db_result *resu
 {
     struct request *r = ctx;
     struct store_at where;
-    int fd;
 
     if (err != ERR_OK) {
         problem_backend(r, err);
@@ -276,15 +273,12 @@ static void content_on_row(void *ctx, enum err err, const struct db_result *resu
         problem_reply(r, ERR_NOT_FOUND, "no such artifact");
         return;
     }
-    fd = store_find(dispatcher_of(r)->store, db_col(result, row, "object"), &where) == ERR_OK
-             ? open(where.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-             : -1;
-    if (fd < 0) {
+    if (store_find(dispatcher_of(r)->store, db_col(result, row, "object"), &where) != ERR_OK) {
         log_error("object_missing", log_str("object", db_col(result, row, "object")));
         problem_reply(r, ERR_STORAGE_ERROR, "the file is not in storage at the moment");
         return;
     }
-    content_send(r, result, row, fd, &where);
+    content_send(r, result, row, &where);
 }
 
 /* ERR_OK: the link's signature is ours and has not expired. */

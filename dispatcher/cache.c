@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/base/log.h"
 #include "dispatcher/dispatcher.h"
 
@@ -104,9 +105,13 @@ static void look_work(uv_work_t *work)
     struct look *l = container_of(work, struct look, work);
     struct store_at where;
 
-    for (size_t i = 0; i < l->count; i++)
-        l->objects[i].is_gone =
-            store_find(dispatcher_of(l->request)->store, l->objects[i].object, &where) == ERR_NOT_FOUND;
+    for (size_t i = 0; i < l->count; i++) {
+        enum err err = store_find(dispatcher_of(l->request)->store, l->objects[i].object, &where);
+
+        l->objects[i].is_gone = err == ERR_NOT_FOUND;
+        if (err == ERR_OK)
+            close(where.fd);
+    }
 }
 
 static void look_on_work(uv_work_t *work, int status)

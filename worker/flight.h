@@ -33,11 +33,14 @@ struct stow_group { /* at work on a thread; first NULL: not */
     struct sortie *first;
     struct flight_env *env;
     uv_work_t work;
+    bool may_pack;
+    enum err packed; /* ERR_OK: as far as tried */
 };
 
 struct stow {                    /* stow.c: results on their way to storage */
     struct sortie *first, *last; /* gathering */
     size_t count;                /* of those */
+    int64_t packs_again_ms;      /* monotonic: after one failed none are made until then */
     struct stow_group groups[STOW_GROUPS];
 };
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "worker/actions.h"
 #include "worker/stats.h"
 
@@ -198,39 +199,49 @@ static bool inputs_fetch_url(struct flight *f, const char *field, const char *ur
 }
 
 /* A packed object as a file of its own, for what reads it wants one; it is small. As with what is fetched, the sortie's
- * fetch_temp until it is an input. */
-static char *inputs_unpack(struct flight *f, const char *object)
+ * fetch_temp until it is an input. (No operation takes files of unknown kinds, which is what packs hold, today.) */
+static enum err inputs_unpack(struct flight *f, const char *object)
 {
     char temp[STORE_PATH];
+    enum err err = store_take_back(f->env->store, object, temp, sizeof(temp));
 
-    if (store_take_back(f->env->store, object, temp, sizeof(temp)) == ERR_OK)
-        f->sortie->fetch_temp = strdup(temp);
-    return f->sortie->fetch_temp;
+    if (err != ERR_OK)
+        return err;
+    f->sortie->fetch_temp = strdup(temp);
+    if (f->sortie->fetch_temp)
+        return ERR_OK;
+    (void)unlink(temp);
+    return ERR_NOMEM;
 }
 
-static bool inputs_take_object(struct flight *f, const char *field, const json_t *item)
+/* ERR_NOT_FOUND, ERR_ARGUMENT: the job is doomed. Anything else: not now. */
+static enum err inputs_take_object(struct flight *f, const char *field, const json_t *item)
 {
     struct sortie *s = f->sortie;
     struct catalog_file file = { .field = field };
     const char *object = json_text(item, "object"), *mime = json_text(item, "mime");
     struct store_at where;
-    char *copy = NULL;
+    enum err err = store_find(f->env->store, object, &where);
 
-    if (store_find(f->env->store, object, &where) != ERR_OK ||
-        (where.is_packed && !(copy = inputs_unpack(f, object)))) {
-        inputs_doom(f, ERR_INPUT_UNREACHABLE, field, "the file is no longer here");
-        return false;
+    if (err == ERR_OK) {
+        (void)close(where.fd); /* only looked at */
+        err = where.is_packed ? inputs_unpack(f, object) : ERR_OK;
     }
+    if (err == ERR_NOT_FOUND || err == ERR_ARGUMENT)
+        inputs_doom(f, ERR_INPUT_UNREACHABLE, field, "the file is no longer here");
+    if (err != ERR_OK)
+        return err;
     file.head.kind = media_kind_of_mime(mime);
     (void)json_int(item, "bytes", &file.bytes); /* absent, all three: 0, judged by nobody */
     (void)json_int(item, "width", &file.head.width);
     (void)json_int(item, "height", &file.head.height);
-    if (!inputs_add(s, &file, arena_strdup(s->arena, copy ? copy : where.path), mime, copy)) {
+    if (!inputs_add(s, &file, arena_strdup(s->arena, where.is_packed ? s->fetch_temp : where.path), mime,
+                    s->fetch_temp)) {
         inputs_doom(f, ERR_INPUT_INVALID, field, "too many files");
-        return false;
+        return ERR_ARGUMENT;
     }
-    s->fetch_temp = NULL; /* an input now, if it was there */
-    return true;
+    s->fetch_temp = NULL; /* an input now, if there was one */
+    return ERR_OK;
 }
 
 /* Goes through the fields in order, from (at_field, at_item) on; a URL ends the walk and its answer goes on with it. */
@@ -255,8 +266,16 @@ static void inputs_step(struct flight *f, size_t at_field, size_t at_item)
                 if (inputs_fetch_url(f, field, url, n - 1, i + 1))
                     return;
                 inputs_doom(f, ERR_STORAGE_ERROR, field, "no room to keep it");
-            } else if (inputs_take_object(f, field, item)) {
-                continue;
+            } else {
+                enum err err = inputs_take_object(f, field, item);
+
+                if (err == ERR_OK)
+                    continue;
+                if (err != ERR_NOT_FOUND && err != ERR_ARGUMENT) {
+                    flight_storage_failed(f);
+                    flight_put_off(f);
+                    return;
+                }
             }
             flight_prepared(f);
             return;

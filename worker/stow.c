@@ -11,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "worker/actions.h"
 
-enum { GROUP_MAX = 128, GROUP_WORTH = 64, PACK_WORTH = 8 };
+enum { GROUP_MAX = 128, GROUP_WORTH = 64, PACK_WORTH = 8, PACKS_AGAIN_MS = 60000 };
 
 static pthread_mutex_t syncing = PTHREAD_MUTEX_INITIALIZER;
 static atomic_uint failed_syncs; /* so far; one storage a process */
@@ -37,14 +38,26 @@ static enum err stow_one(struct store *store, struct collected *c)
 
 static bool stow_may_pack(const struct collected *c)
 {
-    return c->is_ready && !c->is_done && c->data;
+    return c->is_ready && !c->is_done && !c->is_placed && c->data;
 }
 
-/* When there is no pack they are stored one by one, and what stands in the way says so there. */
+/* All of them or none. What a sync has failed for is not done, and is tried anew as every result is, then alone. */
+static void stow_packed(struct collected *const *all, size_t count, enum err err)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (err != ERR_OK) {
+            stow_fail(all[i]);
+            continue;
+        }
+        all[i]->code = ERR_OK;
+        all[i]->is_done = true;
+    }
+}
+
 static void stow_pack(struct stow_group *group, size_t count)
 {
-    struct store_piece *pieces = calloc(count, sizeof(*pieces)); /* zeroed: not one of them may be overlooked */
-    struct collected **all = malloc(count * sizeof(struct collected *));
+    struct store_piece *pieces = calloc(count, sizeof(*pieces));
+    struct collected **all = calloc(count, sizeof(struct collected *));
     size_t n = 0;
 
     for (struct sortie *s = group->first; s && pieces && all; s = s->stow_next) {
@@ -53,27 +66,26 @@ static void stow_pack(struct stow_group *group, size_t count)
 
             if (!stow_may_pack(c))
                 continue;
+            atomic_store(&s->has_begun, true);
             sha256_hex(c->sha256, c->data, (size_t)c->bytes);
             pieces[n] = (struct store_piece){ c->object, c->data, (size_t)c->bytes, c->object };
             all[n++] = c;
         }
     }
-    if (pieces && all && store_pack(group->env->store, pieces, n) == ERR_OK) {
-        while (n--) {
-            all[n]->code = ERR_OK;
-            all[n]->is_done = true;
-        }
-    }
+    group->packed = pieces && all ? store_pack(group->env->store, pieces, n) : ERR_NOMEM;
+    if (pieces && all)
+        stow_packed(all, n, group->packed);
     free(pieces);
     free(all);
 }
 
 static void stow_place(struct sortie *s)
 {
+    atomic_store(&s->has_begun, true);
     for (size_t i = 0; i < s->output_count; i++) {
         struct collected *c = &s->outputs[i];
 
-        if (!c->is_ready || c->is_done || c->is_placed)
+        if (!c->is_ready || c->is_done || c->is_placed || c->is_again) /* the last: in this round, with its pack */
             continue;
         if (stow_one(s->flight->env->store, c) == ERR_OK)
             c->is_placed = true;
@@ -150,11 +162,13 @@ static void stow_on_thread(uv_work_t *w)
     enum err err = ERR_NOMEM;
 
     for (s = group->first; s; s = s->stow_next) {
-        atomic_store(&s->has_begun, true);
-        for (size_t i = 0; i < s->output_count; i++)
+        for (size_t i = 0; i < s->output_count; i++) {
+            if (s->outputs[i].is_ready)
+                s->outputs[i].is_again = false; /* what an earlier round said */
             small += stow_may_pack(&s->outputs[i]);
+        }
     }
-    if (small >= PACK_WORTH)
+    if (group->may_pack && small >= PACK_WORTH)
         stow_pack(group, small < STORE_PACK_MAX ? small : STORE_PACK_MAX);
     for (s = group->first; s; s = s->stow_next) {
         stow_place(s);
@@ -182,6 +196,10 @@ static void stow_on_worked(uv_work_t *w, int status)
 
     (void)status; /* never canceled */
     group->first = NULL;
+    if (group->packed != ERR_OK) {
+        log_error("pack", log_str("problem", err_word(group->packed)), log_int("again_ms", PACKS_AGAIN_MS));
+        group->env->stow.packs_again_ms = clock_mono_ms() + PACKS_AGAIN_MS;
+    }
     stow_next(group->env); /* the disk goes on while we look at what came */
     for (; s; s = next) {
         next = s->stow_next;
@@ -216,6 +234,8 @@ static void stow_next(struct flight_env *env)
     for (size_t n = 0; *end && n < GROUP_MAX; n++, stow->count--)
         end = &(*end)->stow_next;
     group->env = env;
+    group->may_pack = clock_mono_ms() >= stow->packs_again_ms;
+    group->packed = ERR_OK;
     group->first = stow->first;
     stow->first = *end;
     *end = NULL;

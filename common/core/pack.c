@@ -13,7 +13,7 @@
 #include "common/base/failpoint.h"
 #include "common/base/text.h"
 
-enum { NAME_MAX_BYTES = 100, IOV_AT_ONCE = 256 };
+enum { NAME_MAX_BYTES = 90, IOV_AT_ONCE = 256 };
 
 static const char title[] = "kiln pack 1 of ";
 
@@ -35,8 +35,7 @@ bool pack_takes(const char *object)
 
 /* --- lines */
 
-/* `text` has PACK_LINE bytes and a NUL's room. */
-static void line_pad(char *text, int len)
+static void line_pad(char text[PACK_LINE], int len)
 {
     memset(text + len, ' ', (size_t)(PACK_LINE - 1 - len));
     text[PACK_LINE - 1] = '\n';
@@ -44,14 +43,13 @@ static void line_pad(char *text, int len)
 
 static bool line_parse(const char text[PACK_LINE], struct line *out)
 {
-    char line[PACK_LINE], *object, *at, *bytes, *rest = line;
+    char line[PACK_LINE], *object, *at, *bytes, *rest = line + 1;
 
     memcpy(line, text, PACK_LINE);
     if (line[PACK_LINE - 1] != '\n' || (line[0] != '+' && line[0] != '-') || line[1] != ' ')
         return false;
     line[PACK_LINE - 1] = '\0';
     out->is_there = line[0] == '+';
-    (void)strtok_r(rest, " ", &rest);
     object = strtok_r(NULL, " ", &rest);
     at = strtok_r(NULL, " ", &rest);
     bytes = strtok_r(NULL, " ", &rest);
@@ -62,25 +60,76 @@ static bool line_parse(const char text[PACK_LINE], struct line *out)
            parse_i64(bytes, 0, INT64_MAX / 2, &out->bytes) == ERR_OK;
 }
 
-static enum err line_read(int fd, unsigned number, struct line *out)
+/* Bytes read, fewer only at the file's end; -1: errno. */
+static ssize_t read_at(int fd, char *to, size_t len, off_t at)
 {
-    char text[PACK_LINE];
-    ssize_t n = pread(fd, text, sizeof(text), (off_t)number * PACK_LINE);
+    size_t got = 0;
+
+    while (got < len) {
+        ssize_t n = pread(fd, to + got, len - got, at + (off_t)got);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        if (n == 0)
+            break;
+        got += (size_t)n;
+    }
+    return (ssize_t)got;
+}
+
+static enum err pack_count(int fd, unsigned *count)
+{
+    char text[PACK_LINE + 1] = "", *number = text + sizeof(title) - 1;
+    ssize_t n = read_at(fd, text, PACK_LINE, 0);
+    int64_t value;
 
     if (n < 0)
         return pack_errno();
-    return n == PACK_LINE && line_parse(text, out) ? ERR_OK : ERR_NOT_FOUND;
+    if (n != PACK_LINE || memcmp(text, title, sizeof(title) - 1) != 0)
+        return ERR_NOT_FOUND;
+    number[strspn(number, "0123456789")] = '\0';
+    if (parse_i64(number, 1, PACK_MAX, &value) != ERR_OK)
+        return ERR_NOT_FOUND;
+    *count = (unsigned)value;
+    return ERR_OK;
 }
 
-static unsigned pack_count(int fd) /* 0: no pack */
+/* The pack's lines after its first, `count` of them; NULL and *err: it is none, or cannot be read. free() it. */
+static char *pack_read(int fd, unsigned *count, enum err *err)
 {
-    char text[PACK_LINE + 1];
-    int64_t count;
+    char *lines = NULL;
+    size_t len;
+    ssize_t n;
 
-    if (pread(fd, text, PACK_LINE, 0) != PACK_LINE || memcmp(text, title, sizeof(title) - 1) != 0)
-        return 0;
-    text[sizeof(title) - 1 + strspn(text + sizeof(title) - 1, "0123456789")] = '\0';
-    return parse_i64(text + sizeof(title) - 1, 1, PACK_MAX, &count) == ERR_OK ? (unsigned)count : 0;
+    *err = pack_count(fd, count);
+    if (*err != ERR_OK)
+        return NULL;
+    len = (size_t)*count * PACK_LINE;
+    lines = malloc(len);
+    n = lines ? read_at(fd, lines, len, PACK_LINE) : 0;
+    *err = !lines ? ERR_NOMEM : n < 0 ? pack_errno() : (size_t)n != len ? ERR_NOT_FOUND : ERR_OK;
+    if (*err != ERR_OK) {
+        free(lines);
+        return NULL;
+    }
+    return lines;
+}
+
+static enum err pack_line_of(int fd, const char *object, unsigned number, struct line *line)
+{
+    char text[PACK_LINE];
+    unsigned count = 0;
+    enum err err = pack_count(fd, &count);
+    ssize_t n;
+
+    if (err != ERR_OK || !number || number > count)
+        return err != ERR_OK ? err : ERR_NOT_FOUND;
+    n = read_at(fd, text, sizeof(text), (off_t)number * PACK_LINE);
+    if (n < 0)
+        return pack_errno();
+    return n == PACK_LINE && line_parse(text, line) && strcmp(line->object, object) == 0 ? ERR_OK : ERR_NOT_FOUND;
 }
 
 /* --- writing */
@@ -121,12 +170,11 @@ static enum err write_all(int fd, struct iovec *iov, size_t count)
     return ERR_OK;
 }
 
-enum err pack_write(const char *path, const struct store_piece *pieces, size_t count)
+static enum err write_pieces(int fd, const struct store_piece *pieces, size_t count)
 {
-    struct iovec *iov = count && count <= PACK_MAX ? malloc((count + 1) * sizeof(*iov)) : NULL;
-    char *lines = iov ? pack_lines(pieces, count) : NULL;
-    int fd = lines ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    enum err err = fd >= 0 ? ERR_OK : lines ? pack_errno() : iov ? ERR_NOMEM : ERR_ARGUMENT;
+    struct iovec *iov = malloc((count + 1) * sizeof(*iov));
+    char *lines = pack_lines(pieces, count);
+    enum err err = iov && lines ? ERR_OK : ERR_NOMEM;
 
     if (err == ERR_OK) {
         iov[0] = (struct iovec){ .iov_base = lines, .iov_len = (count + 1) * PACK_LINE };
@@ -134,29 +182,36 @@ enum err pack_write(const char *path, const struct store_piece *pieces, size_t c
             iov[i + 1] = (struct iovec){ .iov_base = (void *)(uintptr_t)pieces[i].data, .iov_len = pieces[i].len };
         err = write_all(fd, iov, count + 1);
     }
-    if (err == ERR_OK && FAILPOINT("store.sync"))
-        err = ERR_IO;
-    if (err == ERR_OK && fsync(fd) != 0)
-        err = pack_errno();
-    if (fd >= 0 && close(fd) != 0 && err == ERR_OK)
-        err = pack_errno();
-    if (fd >= 0 && err != ERR_OK)
-        (void)unlink(path);
     free(lines);
     free(iov);
     return err;
 }
 
-/* --- reading and removing */
-
-static enum err pack_line_of(int fd, const char *object, unsigned number, struct line *line)
+enum err pack_write(const char *path, const struct store_piece *pieces, size_t count)
 {
-    enum err err = number && number <= pack_count(fd) ? line_read(fd, number, line) : ERR_NOT_FOUND;
+    enum err err;
+    int fd;
 
-    return err == ERR_OK && strcmp(line->object, object) != 0 ? ERR_NOT_FOUND : err;
+    if (!count || count > PACK_MAX)
+        return ERR_ARGUMENT;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return pack_errno();
+    err = write_pieces(fd, pieces, count);
+    if (err == ERR_OK && FAILPOINT("pack.sync"))
+        err = ERR_IO;
+    if (err == ERR_OK && fsync(fd) != 0)
+        err = pack_errno();
+    if (close(fd) != 0 && err == ERR_OK)
+        err = pack_errno();
+    if (err != ERR_OK)
+        (void)unlink(path);
+    return err;
 }
 
-enum err pack_find(const char *path, const char *object, unsigned number, int64_t *at, int64_t *bytes)
+/* --- reading and removing */
+
+enum err pack_find(const char *path, const char *object, unsigned number, struct store_at *out)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     struct line line;
@@ -166,21 +221,25 @@ enum err pack_find(const char *path, const char *object, unsigned number, int64_
     if (fd < 0)
         return pack_errno();
     err = pack_line_of(fd, object, number, &line);
-    if (err == ERR_OK && (!line.is_there || fstat(fd, &st) != 0 || line.at + line.bytes > st.st_size))
+    if (err == ERR_OK && fstat(fd, &st) != 0)
+        err = pack_errno();
+    if (err == ERR_OK && (!line.is_there || line.at + line.bytes > st.st_size))
         err = ERR_NOT_FOUND;
-    (void)close(fd); /* only read */
-    if (err == ERR_OK) {
-        *at = line.at;
-        *bytes = line.bytes;
+    if (err != ERR_OK) {
+        (void)close(fd); /* only read */
+        return err;
     }
-    return err;
+    out->fd = fd;
+    out->at = line.at;
+    out->bytes = line.bytes;
+    return ERR_OK;
 }
 
 static enum err write_zeros(int fd, int64_t at, int64_t bytes)
 {
     static const char zeros[4096];
 
-    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0)
+    if (bytes == 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, bytes) == 0)
         return ERR_OK;
     while (bytes > 0) { /* not every file system has holes */
         ssize_t n = pwrite(fd, zeros, bytes < (int64_t)sizeof(zeros) ? (size_t)bytes : sizeof(zeros), at);
@@ -193,15 +252,42 @@ static enum err write_zeros(int fd, int64_t at, int64_t bytes)
     return ERR_OK;
 }
 
-static bool pack_is_empty(int fd)
+static bool is_empty(const char *lines, unsigned count)
 {
-    unsigned count = pack_count(fd);
-    struct line line;
-
-    for (unsigned i = 1; i <= count; i++)
-        if (line_read(fd, i, &line) != ERR_OK || line.is_there)
+    for (unsigned i = 0; i < count; i++)
+        if (lines[(size_t)i * PACK_LINE] != '-')
             return false;
-    return count > 0;
+    return true;
+}
+
+/* The bytes first, durably: who dies in between, or loses power, is asked again. The file keeps its time, by which the
+ * age of the others is judged. */
+static enum err remove_line(int fd, const struct line *line, unsigned number)
+{
+    struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
+    struct stat st;
+    enum err err = fstat(fd, &st) == 0 ? write_zeros(fd, line->at, line->bytes) : pack_errno();
+
+    if (err != ERR_OK)
+        return err;
+    if (fdatasync(fd) != 0 || pwrite(fd, "-", 1, (off_t)number * PACK_LINE) != 1)
+        return pack_errno();
+    times[1] = st.st_mtim;
+    (void)futimens(fd, times);
+    return ERR_OK;
+}
+
+/* With its last object the file goes. */
+static enum err remove_empty(int fd, const char *path)
+{
+    unsigned count = 0;
+    enum err err;
+    char *lines = pack_read(fd, &count, &err);
+
+    if (lines && is_empty(lines, count) && unlink(path) != 0 && errno != ENOENT)
+        err = pack_errno();
+    free(lines);
+    return err;
 }
 
 enum err pack_remove(const char *path, const char *object, unsigned number)
@@ -213,13 +299,10 @@ enum err pack_remove(const char *path, const char *object, unsigned number)
     if (fd < 0)
         return errno == ENOENT ? ERR_OK : pack_errno();
     err = pack_line_of(fd, object, number, &line);
-    if (err == ERR_OK && line.is_there) { /* the bytes first: who dies in between is asked again */
-        err = line.bytes > 0 ? write_zeros(fd, line.at, line.bytes) : ERR_OK;
-        if (err == ERR_OK && pwrite(fd, "-", 1, (off_t)number * PACK_LINE) != 1)
-            err = pack_errno();
-    }
-    if (err == ERR_OK && pack_is_empty(fd) && unlink(path) != 0 && errno != ENOENT)
-        err = pack_errno();
+    if (err == ERR_OK && line.is_there)
+        err = remove_line(fd, &line, number);
+    if (err == ERR_OK)
+        err = remove_empty(fd, path);
     if (close(fd) != 0 && err == ERR_OK)
         err = pack_errno();
     return err == ERR_NOT_FOUND ? ERR_OK : err;
@@ -228,15 +311,18 @@ enum err pack_remove(const char *path, const char *object, unsigned number)
 bool pack_walk(const char *path, bool (*fn)(void *ctx, const char *object, unsigned line), void *ctx)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    unsigned count = fd >= 0 ? pack_count(fd) : 0;
+    enum err err;
+    unsigned count = 0;
+    char *lines = fd >= 0 ? pack_read(fd, &count, &err) : NULL;
     struct line line;
     bool go_on = true;
 
-    if (count && pack_is_empty(fd))
+    if (lines && is_empty(lines, count))
         (void)unlink(path);
-    for (unsigned i = 1; i <= count && go_on; i++)
-        if (line_read(fd, i, &line) == ERR_OK && line.is_there)
-            go_on = fn(ctx, line.object, i);
+    for (unsigned i = 0; lines && i < count && go_on; i++)
+        if (line_parse(lines + (size_t)i * PACK_LINE, &line) && line.is_there)
+            go_on = fn(ctx, line.object, i + 1);
+    free(lines);
     if (fd >= 0)
         (void)close(fd); /* only read */
     return go_on;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@
 enum { OBJECT_MAX = 200, DEPTH_MAX = 8, SYNC_EACH_MAX = 6 };
 
 struct store {
-    int fd; /* of dir */
+    int fd;                    /* of dir */
+    atomic_llong durable_hour; /* since 1970: that of the last folder of packs which we know to be durable */
     char dir[PATH_MAX - 512];
 };
 
@@ -285,35 +287,42 @@ enum err store_sync(struct store *s, const char *const *objects, size_t count)
     return err;
 }
 
+static enum err store_copy(int from, int64_t at, int64_t bytes, FILE *to)
+{
+    char piece[16384];
+
+    while (bytes > 0) {
+        ssize_t n = pread(from, piece, bytes < (int64_t)sizeof(piece) ? (size_t)bytes : sizeof(piece), (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? store_errno() : ERR_IO;
+        if (fwrite(piece, 1, (size_t)n, to) != (size_t)n)
+            return store_errno();
+        at += n;
+        bytes -= n;
+    }
+    return ERR_OK;
+}
+
 enum err store_take_back(struct store *s, const char *object, char *temp_path, size_t size)
 {
-    struct store_at from_at;
-    char piece[16384];
-    enum err err = store_find(s, object, &from_at);
-    FILE *from, *to;
-    size_t n = 1;
+    struct store_at from;
+    enum err err = store_find(s, object, &from);
+    FILE *to;
 
-    if (err == ERR_OK)
-        err = store_temp(s, temp_path, size);
     if (err != ERR_OK)
         return err;
-    from = fopen(from_at.path, "rb");
-    if (from && fseeko(from, (off_t)from_at.at, SEEK_SET) != 0)
-        err = ERR_IO;
-    to = from && err == ERR_OK ? fopen(temp_path, "wb") : NULL;
-    for (int64_t left = from_at.bytes; to && left > 0 && n > 0; left -= (int64_t)n) {
-        n = fread(piece, 1, left < (int64_t)sizeof(piece) ? (size_t)left : sizeof(piece), from);
-        if (n == 0 || fwrite(piece, 1, n, to) != n)
-            err = ERR_IO;
-    }
-    if (!to || ferror(to))
-        err = ERR_IO;
-    if (to && fclose(to) != 0)
-        err = ERR_IO;
-    if (from)
-        (void)fclose(from); /* only read */
-    if (err != ERR_OK)
+    err = store_temp(s, temp_path, size);
+    to = err == ERR_OK ? fopen(temp_path, "wb") : NULL;
+    if (err == ERR_OK)
+        err = to ? store_copy(from.fd, from.at, from.bytes, to) : ERR_IO;
+    if (to && fclose(to) != 0 && err == ERR_OK)
+        err = store_errno();
+    if (to && err != ERR_OK)
         (void)unlink(temp_path);
+    (void)close(from.fd); /* only read */
     return err;
 }
 
@@ -329,8 +338,25 @@ enum err store_keep(struct store *s, const char *temp_path, const char *object)
     return err == ERR_OK ? store_sync_folder(path) : err;
 }
 
-/* The hour (UTC) is a folder, so that none holds too many and a backup can take the newest. */
-static enum err store_pack_name(const struct store *s, char *name, size_t size, char *path, size_t path_size)
+/* --- packs */
+
+/* A pack's folder is that of its hour (UTC): none holds too many, and a backup can take the newest. Before a row names
+ * what lies in it the folder's own entry has to be durable, whoever made it. */
+static enum err store_hour_folder(struct store *s, long long hour, const char *path)
+{
+    char folder[PATH_MAX];
+    enum err err = store_make_folders(path);
+
+    for (int up = 0; up < 3 && err == ERR_OK; up++) { /* its entry, that of obj/pack, that of obj */
+        (void)snprintf(folder, sizeof(folder), "%s/%s", s->dir, up == 0 ? "obj/pack" : up == 1 ? "obj" : "");
+        err = store_sync_path(folder, O_RDONLY | O_DIRECTORY);
+    }
+    atomic_store(&s->durable_hour, err == ERR_OK ? hour : -1);
+    return err;
+}
+
+/* A name that none has had, and its folder. name: "pack/<hour>/<id>". */
+static enum err store_pack_name(struct store *s, char *name, size_t size, char *path, size_t path_size)
 {
     time_t now = time(NULL);
     struct tm tm;
@@ -340,39 +366,65 @@ static enum err store_pack_name(const struct store *s, char *name, size_t size, 
     if (!gmtime_r(&now, &tm) || strftime(hour, sizeof(hour), "%Y%m%d-%H", &tm) == 0)
         return ERR_ARGUMENT;
     uuid_random(id);
-    (void)snprintf(name, size, "pack/%s/%s", hour, id + UUID_TEXT - 1 - 12);
+    (void)snprintf(name, size, "pack/%s/%s", hour, id);
     n = snprintf(path, path_size, "%s/obj/%s", s->dir, name);
-    return n > 0 && (size_t)n < path_size ? ERR_OK : ERR_ARGUMENT;
+    if (n <= 0 || (size_t)n >= path_size)
+        return ERR_ARGUMENT;
+    return atomic_load(&s->durable_hour) == now / 3600 ? ERR_OK : store_hour_folder(s, now / 3600, path);
+}
+
+static enum err store_pack_place(const char *temp, const char *path)
+{
+    char folder[PATH_MAX];
+    enum err err = ERR_OK;
+
+    if (FAILPOINT("pack.before_rename"))
+        err = ERR_IO;
+    else if (rename(temp, path) != 0)
+        err = store_errno();
+    if (err != ERR_OK)
+        return err;
+    (void)FAILPOINT("pack.after_rename");
+    (void)snprintf(folder, sizeof(folder), "%s", path);
+    err = store_sync_folder(folder);
+    if (err != ERR_OK)
+        (void)unlink(path); /* nobody was told its name; when this fails, too, the sweep finds it */
+    return err;
 }
 
 enum err store_pack(struct store *s, const struct store_piece *pieces, size_t count)
 {
-    char name[64], path[PATH_MAX], folder[PATH_MAX], temp[PATH_MAX];
-    enum err err = store_pack_name(s, name, sizeof(name), path, sizeof(path));
+    char name[64], path[PATH_MAX], temp[PATH_MAX];
+    enum err err;
 
-    for (size_t i = 0; i < count && err == ERR_OK; i++)
-        if (!store_object_valid(pieces[i].object) || !pack_takes(pieces[i].object) || store_packed(pieces[i].object))
-            err = ERR_ARGUMENT;
+    for (size_t i = 0; i < count; i++)
+        if (!store_object_valid(pieces[i].object) || !pack_takes(pieces[i].object) ||
+            strncmp(pieces[i].object, "job/", 4) != 0 || store_packed(pieces[i].object))
+            return ERR_ARGUMENT;
+    err = store_pack_name(s, name, sizeof(name), path, sizeof(path));
     if (err == ERR_OK)
         err = store_temp(s, temp, sizeof(temp));
     if (err == ERR_OK)
         err = pack_write(temp, pieces, count);
     if (err != ERR_OK)
         return err;
-    err = store_rename(temp, path);
-    memcpy(folder, path, sizeof(folder));
-    if (err != ERR_OK)
+    err = store_pack_place(temp, path);
+    if (err == ERR_NOT_FOUND && (err = store_hour_folder(s, -1, path)) == ERR_OK) /* somebody took its folder */
+        err = store_pack_place(temp, path);
+    if (err != ERR_OK) {
         (void)unlink(temp);
-    else if ((err = store_sync_folder(folder)) != ERR_OK)
-        (void)unlink(path); /* nobody was told its name; when this fails, too, the sweep finds it */
-    for (size_t i = 0; i < count && err == ERR_OK; i++) {
+        return err;
+    }
+    for (size_t i = 0; i < count; i++) {
         size_t n = strlen(pieces[i].object);
 
         memmove(pieces[i].name, pieces[i].object, n);
         (void)snprintf(pieces[i].name + n, STORE_NAME - n, "/%s/%zu", name, i + 1);
     }
-    return err;
+    return ERR_OK;
 }
+
+/* --- whichever way they lie */
 
 enum err store_remove(struct store *s, const char *object)
 {
@@ -403,18 +455,27 @@ enum err store_find(struct store *s, const char *object, struct store_at *out)
     out->is_packed = store_packed(object) != NULL;
     if (out->is_packed) {
         err = store_line(object, alone, sizeof(alone), &line);
-        return err == ERR_OK ? pack_find(out->path, alone, line, &out->at, &out->bytes) : err;
+        return err == ERR_OK ? pack_find(out->path, alone, line, out) : err;
     }
-    if (lstat(out->path, &st) != 0)
-        return store_errno();
     out->at = 0;
+    out->fd = open(out->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (out->fd < 0)
+        return errno == ELOOP ? ERR_NOT_FOUND : store_errno(); /* a link is no object */
+    if (fstat(out->fd, &st) != 0)
+        err = store_errno();
+    else if (!S_ISREG(st.st_mode))
+        err = ERR_NOT_FOUND;
+    if (err != ERR_OK) {
+        (void)close(out->fd);
+        return err;
+    }
     out->bytes = (int64_t)st.st_size;
-    return S_ISREG(st.st_mode) ? ERR_OK : ERR_NOT_FOUND;
+    return ERR_OK;
 }
 
 struct walk {
-    const char *base;   /* DIR/obj/ */
-    const char *within; /* NULL, or what the names of packed objects have to begin with: the walk is of packs */
+    const char *base; /* DIR/obj/ */
+    bool is_of_packs;
     time_t before;
     bool (*fn)(void *ctx, const char *object);
     void *ctx;
@@ -438,8 +499,6 @@ static bool store_on_packed(void *ctx, const char *object, unsigned line)
     const struct packed *p = ctx;
     char name[OBJECT_MAX];
 
-    if (strncmp(object, p->w->within, strlen(p->w->within)) != 0)
-        return true;
     (void)snprintf(name, sizeof(name), "%s/%s/%u", object, p->pack, line);
     return p->w->fn(p->w->ctx, name);
 }
@@ -448,9 +507,8 @@ static bool store_walk_file(const struct walk *w, char *path)
 {
     struct packed packed = { .w = w, .pack = path + strlen(w->base) };
 
-    if (!w->within)
-        return w->fn(w->ctx, store_name(path + strlen(w->base)));
-    return pack_walk(path, store_on_packed, &packed);
+    return w->is_of_packs ? pack_walk(path, store_on_packed, &packed)
+                          : w->fn(w->ctx, store_name(path + strlen(w->base)));
 }
 
 /* True: go on. Entries that vanish meanwhile are somebody else's work. */
@@ -470,15 +528,15 @@ static bool store_walk_folder(const struct walk *w, const char *folder, int dept
         n = snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
         if (n < 0 || (size_t)n >= sizeof(path) || lstat(path, &st) != 0)
             continue;
-        if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX)
+        if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX) {
             go_on = store_walk_folder(w, path, depth + 1);
-        else if (S_ISREG(st.st_mode) && st.st_mtime <= w->before)
+            if (w->is_of_packs && st.st_mtime <= w->before)
+                (void)rmdir(path); /* of an hour long gone, without packs; with any it stays */
+        } else if (S_ISREG(st.st_mode) && st.st_mtime <= w->before)
             go_on = store_walk_file(w, path);
     }
     if (dir)
         (void)closedir(dir);
-    if (w->within && depth > 0)
-        (void)rmdir(folder); /* an hour's without packs; with any it stays */
     return go_on;
 }
 
@@ -495,8 +553,8 @@ enum err store_walk(struct store *s, const char *prefix, int64_t min_age_s, bool
     if (n > OBJECT_MAX || strspn(prefix, "abcdefghijklmnopqrstuvwxyz0123456789-/") < n)
         return ERR_ARGUMENT;
     (void)snprintf(folder, sizeof(folder), "%s/obj/%.*s", s->dir, (int)n, prefix);
-    if (store_walk_folder(&w, folder, 0)) {
-        w.within = prefix;
+    if (store_walk_folder(&w, folder, 0) && n == 3 && !strncmp(prefix, "job", n)) {
+        w.is_of_packs = true;
         (void)snprintf(folder, sizeof(folder), "%s/obj/pack", s->dir);
         (void)store_walk_folder(&w, folder, 0);
     }

@@ -39,18 +39,21 @@ struct store_piece {
     size_t len;
     char *name; /* STORE_NAME bytes, filled by store_pack when all went well; may be where `object` is */
 };
-/* Writes up to STORE_PACK_MAX of them into one file: all are durable, or there is nothing. Blocking. */
+/* Writes up to STORE_PACK_MAX results into one file: all are durable, or there is nothing. Blocking. */
 enum err store_pack(struct store *s, const struct store_piece *pieces, size_t count);
 enum err store_remove(struct store *s, const char *object); /* missing is fine */
-/* Where an object's bytes are (file storage); ERR_NOT_FOUND. Blocking, short. */
+/* Where an object's bytes are (file storage), and the file open for reading, which the caller closes. ERR_NOT_FOUND: it
+ * is gone; any other error says nothing about that. Blocking, short. */
 struct store_at {
-    char path[PATH_MAX];
+    int fd;
     int64_t at, bytes;
     bool is_packed; /* the file holds others, too */
+    char path[PATH_MAX];
 };
 enum err store_find(struct store *s, const char *object, struct store_at *out);
 bool store_object_valid(const char *object); /* our alphabet, no dots, no leading slash */
-/* Calls fn for each object below `prefix` older than min_age_s, until it returns false. Blocking. */
+/* Calls fn for each object below the folder `prefix` ("job/", "upload/") older than min_age_s, until it returns false;
+ * below "job/" for those in packs, too. Blocking. */
 enum err store_walk(struct store *s, const char *prefix, int64_t min_age_s, bool (*fn)(void *ctx, const char *object),
                     void *ctx);
 size_t store_sweep_temp(struct store *s, int64_t min_age_s); /* removes temp files left by the dead; blocking */

@@ -46,6 +46,7 @@ enum need {
     NEED_KEYS = 256,     /* a provider with two keys, one of them refused */
     NEED_CACHE = 512,    /* identical jobs with `cache` */
     NEED_ASKED = 1024,   /* a submit whose answer is lost, at a provider that can be asked for it */
+    NEED_PACKS = 2048,   /* small files whose storing waits for one before them, so that they gather */
 };
 static const struct {
     const char *prefix;
@@ -62,6 +63,7 @@ static const struct {
     { "redis.spend.", NEED_FILES },
     { "redis.event.", NEED_EXPIRED },
     { "store.", NEED_FILES },
+    { "pack.", NEED_PACKS },
     { "worker.before_prepare", NEED_FILES },
     { "worker.before_reconcile", NEED_ASKED },
     { "worker.after_reconcile", NEED_ASKED },
@@ -72,6 +74,10 @@ static const struct {
 
 static const char overlay[] =
     "{\"provider\":\"leonardo\",\"lane\":{},\"operations\":{\"leonardo.generate\":{\"poll\":{\"first_ms\":200,\"every_ms\":500}}}}";
+/* The same, kept as they come: what is looked into by nobody is small enough for a pack. */
+static const char overlay_of_files[] =
+    "{\"provider\":\"leonardo\",\"lane\":{},\"operations\":{\"leonardo.generate\":{\"output\":\"file\",\"poll\":{\"first_ms\":200,"
+    "\"every_ms\":500}}}}";
 static const char sandbox[] = "{\"delay_ms\":{\"openai\":300,\"leonardo\":600,\"stability_creative\":500}}";
 
 struct scene {
@@ -278,6 +284,25 @@ static void load_batch(struct scene *s)
     cr_expect_eq(support_sql_int(s->h->db, "select count(*) from jobs where batch_id is not null"), 3, "%s", s->name);
 }
 
+/* Forty pictures that come at about the same time. */
+static void load_packs(struct scene *s)
+{
+    enum { JOBS = 10 };
+    static const char job[] =
+        "{\"operation\":\"leonardo.generate\",\"params\":{\"prompt\":\"pack\",\"num_images\":4,\"width\":64,"
+        "\"height\":64,\"alchemy\":false,\"presetStyle\":\"LEONARDO\"}}";
+    struct buf b = { 0 };
+    struct reply r;
+
+    for (int i = 0; i < JOBS; i++)
+        (void)buf_printf(&b, "%s%s", i ? "," : "{\"jobs\":[", job);
+    (void)buf_str(&b, "]}");
+    r = insist(s, "POST", "/v1/batches", b.data, "packs");
+    cr_expect_eq(r.status, 202, "%s: %ld %s", s->name, r.status, r.text);
+    reply_done(&r);
+    buf_done(&b);
+}
+
 /* A job that its provider refuses once, and an operator's retry of it. */
 static void load_retry(struct scene *s)
 {
@@ -343,6 +368,8 @@ static void load(struct scene *s)
         load_batch(s);
     if (s->need & NEED_CACHE)
         load_cache(s);
+    if (s->need & NEED_PACKS)
+        load_packs(s);
     (void)snprintf(path, sizeof(path), "/v1/jobs/%s?expand=attempts", async_id);
     expect_status(s, "GET", path, NULL, 200);
     (void)snprintf(path, sizeof(path), "/v1/jobs/%s/cancel", cancel_id);
@@ -437,7 +464,10 @@ static void scene_set(struct scene *s, const struct chaos_case *c)
         if (!strncmp(c->point, needs[i].prefix, strlen(needs[i].prefix)))
             s->need |= needs[i].need;
     (void)snprintf(s->env, sizeof(s->env), "KILN_FAILPOINTS=%s%s=%s@1",
-                   s->need & NEED_LOST_CLAIM ? "redis.claim.after=error," : "", c->point, c->action);
+                   s->need & NEED_LOST_CLAIM ? "redis.claim.after=error,"
+                   : s->need & NEED_PACKS    ? "store.before_rename=stall:2500@1,"
+                                             : "",
+                   c->point, c->action);
     s->fail[0] = s->env;
 }
 
@@ -447,6 +477,8 @@ static void scene_open(struct scene *s)
         .catalog = overlay, .sandbox_config = sandbox, .no_worker = true, .no_dispatcher = true, .credits = 100000
     };
 
+    if (s->need & NEED_PACKS)
+        options.catalog = overlay_of_files;
     if (s->need & NEED_KEYS)
         options.worker_env[0] = options.dispatcher_env[0] = "STABILITY_API_KEY=bad-chaos,sk-chaos";
     s->h = house_open(&options);

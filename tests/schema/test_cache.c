@@ -219,14 +219,14 @@ Test(cache, keeps_objects_that_an_answered_job_names_from_the_sweep)
 
     DO(c, "select t_cached(array[j(1)])");
     deliver(c, "1", "4");
-    DO(c, "update artifacts set object = 'job/01/' || j(1) || '/1/' || idx returning 1");
+    DO(c,
+       "update artifacts set object = 'job/01/' || j(1) || '/1/' || idx || '/pack/20261201-05/x/' || idx + 1 returning 1");
     ANSWER(c, "cached", "select verdict from t_cached(array[j(2)])");
     DO(c, "select t_clock('2 hours')");
     ANSWER(c, "0", unnamed);
-    ANSWER(
-        c, "1",
-        "select count(*) from kiln_unnamed_results(array['job/01/' || j(1) || '/9/0/pack/20261201-05/0123456789ab/3'])");
     ANSWER(c, "1", "select count(*) from kiln_unnamed_results(array['job/01/' || j(1) || '/9/0'])");
+    ANSWER(c, "1",
+           "select count(*) from kiln_unnamed_results(array['job/01/' || j(1) || '/1/0/pack/20261201-05/y/1'])");
     DO(c, "begin");
     DO(c, "delete from artifacts where job_id = j(1) returning 1");
     ANSWER(c, "0", unnamed);

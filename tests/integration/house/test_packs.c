@@ -121,7 +121,7 @@ static void expect_judged_well(const struct house *h)
 {
     char *report;
 
-    cr_expect_eq(judge(h, "--grace-s 0", &report), 0, "%s", report); /* nothing lies about, not even for a moment */
+    cr_expect_eq(judge(h, "--grace-s -1", &report), 0, "%s", report); /* nothing lies about, not even for a moment */
     free(report);
 }
 
@@ -163,10 +163,10 @@ Test(packs, small_results_that_come_together_lie_in_few_files_and_are_read_as_ev
 /* The first result, alone, is held up until the others have gathered: the first sync is a pack's. */
 Test(packs, one_that_cannot_be_synced_leaves_nothing_and_its_results_are_stored_alone)
 {
-    struct house *h = carver_open("KILN_FAILPOINTS=store.before_rename=stall:4000@1,store.sync=error@1");
+    struct house *h = carver_open("KILN_FAILPOINTS=store.before_rename=stall:4000@1,pack.sync=error@1");
     char *log = house_log(h, "worker0");
 
-    cr_expect_not_null(strstr(log, "store.sync"), "it acted");
+    cr_expect_not_null(strstr(log, "event=pack problem=io"), "it acted");
     cr_expect_gt(number(h, "select count(*) from artifacts where object not like '%/pack/%'"), 60);
     cr_expect_eq(number(h, "select count(*) from jobs where attempt <> 1"), 0);
     expect_all_readable(h);
