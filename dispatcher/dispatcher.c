@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include "common/base/log.h"
 #include "common/core/settings.h"
 #include "dispatcher/accept.h"
@@ -72,15 +71,11 @@ static struct db *open_db(struct dispatcher *d, const char *name)
 /* As many connections as files allow. */
 static size_t max_connections(void)
 {
-    struct rlimit limit;
+    size_t files = settings_files(CONNECTIONS_MAX + OTHER_FILES);
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    if (files < 2 * OTHER_FILES)
         return 256;
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit); /* refused: the soft limit stays, and is what counts below */
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < 2 * OTHER_FILES)
-        return 256;
-    return limit.rlim_cur - OTHER_FILES < CONNECTIONS_MAX ? (size_t)(limit.rlim_cur - OTHER_FILES) : CONNECTIONS_MAX;
+    return files - OTHER_FILES < CONNECTIONS_MAX ? files - OTHER_FILES : CONNECTIONS_MAX;
 }
 
 static bool read_settings(struct dispatcher *d, const struct config *config)

@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <curl/curl.h>
 #include <uv.h>
@@ -12,6 +11,8 @@
 #include "common/io/httpc.h"
 #include "worker/runner.h"
 #include "worker/status.h"
+
+enum { OTHER_FILES = 512 }; /* beside calls: PostgreSQL, Redis, results, helpers */
 
 static const struct config_option options[] = {
     SETTINGS_SHARED,
@@ -70,16 +71,6 @@ static void main_on_ended(void *ctx, bool is_complete)
     status_close(p->status);
     uv_close((uv_handle_t *)&p->term, NULL);
     uv_close((uv_handle_t *)&p->interrupt, NULL);
-}
-
-static void main_raise_files(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit); /* the soft limit is only a default */
-    }
 }
 
 static void main_check(struct config *c)
@@ -159,7 +150,7 @@ int main(int argc, char **argv)
         return status;
     status = 1;
     settings_log_level(p.config);
-    main_raise_files();
+    (void)settings_files((size_t)config_int(p.config, "KILN_CONCURRENCY") + OTHER_FILES);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)httpc_init(); /* httpc_new says what is wrong */
     (void)uv_loop_init(&p.loop);

@@ -58,5 +58,8 @@ void settings_check(
 void settings_log_level(const struct config *c);
 void settings_memory(
     void); /* memory for a daemon whose load comes and goes; first thing in main, and on its loop's thread */
+/* Raises the soft limit of open files, which is only a default, to the hard one, and makes the kernel's table of them
+ * large enough for `expected` at once, while there is no second thread yet. The limit; 0: not known. */
+size_t settings_files(size_t expected);
 enum err settings_catalog(const struct config *c, struct catalog **out, char *problem, size_t problem_size);
 #endif
