@@ -20,7 +20,7 @@ enum {
     STORAGE_MS = 1000, /* while it fails; else each fifth time */
     STORAGE_EVERY = 5,
     GAP_MS = 3000,
-    ENDING_PARTS = 5
+    ENDING_PARTS = 6
 };
 
 struct runner {
@@ -28,7 +28,7 @@ struct runner {
     struct runner_config config;
     struct worker_stats stats;
     char id[UUID_TEXT], info[256];
-    struct db *db, *beat_db;
+    struct db *db, *settle_db, *beat_db; /* what begins, what ends, and that I live: none waits for the other */
     struct beat *beat;
     struct flight *first;
     size_t count;
@@ -37,7 +37,7 @@ struct runner {
     uv_work_t storage_work;
     unsigned storage_ticks;
     int64_t drain_began_ms;
-    bool is_claiming, is_dirty, queue_up, is_resyncing, is_ending, drain_logged, is_closed;
+    bool is_claiming, is_dirty, queue_up, was_db_up, is_resyncing, is_ending, drain_logged, is_closed;
     bool is_looking, is_writable; /* storage: a look is under way; what it saw */
     int to_close;
     struct metric *pressure[PRESSURE_COUNT], *pace, *bytes, *decoded, *decoder_deaths, *decoder_timeouts;
@@ -106,12 +106,17 @@ static size_t runner_waiting(const struct runner *r)
     return r->env.in_state[JOB_WAITING];
 }
 
+static bool runner_db_is_up(const struct runner *r)
+{
+    return db_is_up(r->db) && db_is_up(r->settle_db);
+}
+
 /* Why nothing may be claimed, however little there is in the air; "": no reason. */
 static const char *runner_stopped(const struct runner *r)
 {
     if (r->env.is_draining)
         return "draining";
-    if (r->is_closed || !db_is_up(r->db) || !flight_beat_is_fresh(&r->env))
+    if (r->is_closed || !runner_db_is_up(r) || !flight_beat_is_fresh(&r->env))
         return "postgres away";
     if (!r->queue_up)
         return "redis away";
@@ -354,9 +359,9 @@ static void runner_resync(struct runner *r)
     }
     free(jobs);
     free(lanes);
-    if (!r->is_resyncing && db_is_up(r->db) && r->env.beat_began_ms) {
+    if (!r->is_resyncing && runner_db_is_up(r) && r->env.beat_began_ms) {
         r->env.resync++;
-        r->is_resyncing = holder_mine(r->env.holder, runner_on_mine, r) == ERR_OK;
+        r->is_resyncing = holder_mine(r->env.holder, r->settle_db, runner_on_mine, r) == ERR_OK;
     }
 }
 
@@ -379,10 +384,16 @@ static void runner_on_queue_state(void *ctx, bool is_up, const char *run_id)
 
 static void runner_on_db_state(void *ctx, bool is_up)
 {
-    log_info("postgres", log_str("state", is_up ? "up" : "down"));
-    if (is_up) {
-        runner_resync(ctx);
-        runner_claim(ctx);
+    struct runner *r = ctx;
+
+    (void)is_up; /* of one; both count */
+    if (runner_db_is_up(r) == r->was_db_up)
+        return;
+    r->was_db_up = !r->was_db_up;
+    log_info("postgres", log_str("state", r->was_db_up ? "up" : "down"));
+    if (r->was_db_up) {
+        runner_resync(r);
+        runner_claim(r);
     }
 }
 
@@ -463,6 +474,7 @@ static void runner_close(void *ctx)
     httpc_close(r->env.httpc, runner_on_part, r);
     queue_close(r->env.queue, runner_on_part, r);
     db_close(r->db, runner_on_part, r);
+    db_close(r->settle_db, runner_on_part, r);
     db_close(r->beat_db, runner_on_part, r);
 }
 
@@ -576,6 +588,13 @@ static void runner_timers(struct runner *r, uv_loop_t *loop)
     (void)uv_timer_start(&r->storage_timer, runner_on_storage, 0, STORAGE_MS);
 }
 
+static struct db *runner_db(struct runner *r, uv_loop_t *loop, const char *name,
+                            void (*on_state)(void *ctx, bool is_up))
+{
+    return db_new(loop,
+                  &(struct db_config){ .url = r->config.database_url, .name = name, .on_state = on_state, .ctx = r });
+}
+
 struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
 {
     struct runner *r = calloc(1, sizeof(*r));
@@ -587,10 +606,9 @@ struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
     stats_init(&r->stats, config->metrics);
     runner_metrics(r, config->metrics);
     runner_timers(r, loop);
-    r->db = db_new(loop,
-                   &(struct db_config){
-                       .url = config->database_url, .name = "kiln-worker", .on_state = runner_on_db_state, .ctx = r });
-    r->beat_db = db_new(loop, &(struct db_config){ .url = config->database_url, .name = "kiln-worker-beat" });
+    r->db = runner_db(r, loop, "kiln-worker", runner_on_db_state);
+    r->settle_db = runner_db(r, loop, "kiln-worker-settle", runner_on_db_state);
+    r->beat_db = runner_db(r, loop, "kiln-worker-beat", NULL);
     r->env = (struct flight_env){
         .loop = loop,
         .catalog = config->catalog,
@@ -604,7 +622,7 @@ struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
         .on_change = runner_on_change,
         .on_over = runner_on_over,
         .holder = holder_new(r->db, r->id),
-        .ledger = ledger_new(r->db, r->id, 0),
+        .ledger = ledger_new(r->settle_db, r->id, 0),
         .httpc = httpc_new(loop, &(struct httpc_config){ .multis = runner_multis(config->concurrency),
                                                          .allow_private = config->allow_private,
                                                          .ca_file = config->ca_file,
@@ -652,7 +670,7 @@ struct runner_status runner_status(struct runner *r)
 
     return (struct runner_status){
         .id = r->id,
-        .postgres = !r->is_closed && db_is_up(r->db),
+        .postgres = !r->is_closed && runner_db_is_up(r),
         .redis = r->queue_up,
         .storage = !r->env.is_storage_failing,
         .is_draining = r->env.is_draining,
@@ -680,7 +698,7 @@ void runner_refresh_metrics(struct runner *r)
     metric_add(r->decoder_timeouts, (double)(now.timeouts - r->seen.timeouts));
     r->seen = now;
     metric_set(r->parked, (double)r->env.parked);
-    metric_set(r->up_postgres, !r->is_closed && db_is_up(r->db));
+    metric_set(r->up_postgres, !r->is_closed && runner_db_is_up(r));
     metric_set(r->up_redis, r->queue_up);
     metric_set(r->up_storage, !r->env.is_storage_failing);
 }

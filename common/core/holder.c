@@ -49,7 +49,6 @@ static const enum holder_verdict meanings[] = { HOLDER_DONE,     HOLDER_DONE,   
                                                 HOLDER_FINISHED, HOLDER_FINISHED, HOLDER_OPEN };
 
 struct holder {
-    struct db *db;
     char worker[UUID_TEXT];
     struct db_gather *gathers[HOLDER_KINDS];
 };
@@ -70,7 +69,6 @@ struct holder *holder_new(struct db *db, const char *worker)
 
     if (!h)
         return NULL;
-    h->db = db;
     (void)snprintf(h->worker, sizeof h->worker, "%s", worker);
     for (size_t i = 0; i < HOLDER_KINDS; i++) {
         h->gathers[i] = db_gather_new(db, &calls[i], consts, 1);
@@ -186,13 +184,13 @@ static enum err mine_ask(struct mine *m)
                     mine_on_page, m);
 }
 
-enum err holder_mine(struct holder *h, holder_mine_fn *fn, void *ctx)
+enum err holder_mine(struct holder *h, struct db *db, holder_mine_fn *fn, void *ctx)
 {
     struct mine *m = calloc(1, sizeof *m);
 
     if (!m)
         return ERR_NOMEM;
-    *m = (struct mine){ .db = h->db, .fn = fn, .ctx = ctx };
+    *m = (struct mine){ .db = db, .fn = fn, .ctx = ctx };
     memcpy(m->worker, h->worker, sizeof m->worker);
     enum err err = mine_ask(m);
     if (err != ERR_OK)

@@ -46,9 +46,10 @@ enum err holder_handback(struct holder *h, const char *job, int64_t fence, bool 
 enum err holder_lost(struct holder *h, const char *job, int64_t fence, holder_fn *fn,
                      void *ctx); /* HOLDER_FINISHED: it was the third, worker_lost */
 
-/* Jobs that PostgreSQL says I hold: one callback a job, then one with job NULL. */
+/* Jobs that PostgreSQL says I hold: one callback a job, then one with job NULL. Asked over `db`, over which jobs are
+ * settled, too: then none is named whose end was heard before. */
 typedef void holder_mine_fn(void *ctx, enum err err, const char *job, int64_t fence);
-enum err holder_mine(struct holder *h, holder_mine_fn *fn, void *ctx);
+enum err holder_mine(struct holder *h, struct db *db, holder_mine_fn *fn, void *ctx);
 
 /* Beats each second until freed, on `db` (a connection of its own). worker NULL: a dispatcher, which only looks.
  * Give that connection an answer_ms of about 2000: a hung one has to be replaced before others take me for dead.

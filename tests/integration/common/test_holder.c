@@ -136,7 +136,7 @@ Test(holder, mine_is_told_in_full_also_when_it_is_much)
     cr_assert_str_eq(start(bank.mine, bank.job), "go");
     new_job();
     cr_assert_str_eq(start(bank.others, bank.job), "go");
-    answered(holder_mine(bank.mine, on_mine, NULL));
+    answered(holder_mine(bank.mine, bank.db, on_mine, NULL));
     cr_expect_eq(mine_jobs, 1);
     cr_expect_eq(mine_fences, 1);
     mine_jobs = 0;
@@ -152,7 +152,7 @@ Test(holder, mine_is_told_in_full_also_when_it_is_much)
         cr_assert_eq(holder_start(bank.mine, jobs[i], false, 0, NULL, on_started, NULL), ERR_OK);
     cr_assert(support_run_count(&bank.loop, &bank.answers, ARRAY_LEN(jobs), WAIT_MS));
     bank.answers = 0;
-    answered(holder_mine(bank.mine, on_mine, NULL));
+    answered(holder_mine(bank.mine, bank.db, on_mine, NULL));
     cr_expect_eq(mine_jobs, 1 + (int)ARRAY_LEN(jobs));
     bank_close();
 }
