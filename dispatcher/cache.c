@@ -110,7 +110,7 @@ static void look_work(uv_work_t *work)
 
         l->objects[i].is_gone = err == ERR_NOT_FOUND;
         if (err == ERR_OK)
-            close(where.fd);
+            (void)close(where.fd);
     }
 }
 

@@ -544,7 +544,7 @@ static void flight_on_started(void *ctx, enum err err, const struct holder_start
 
 static void flight_start(struct flight *f)
 {
-    if (!flight_beat_is_fresh(f->env)) {
+    if (!flight_beat_is_fresh(f->env) || !db_is_up(f->env->settle_db)) { /* what could not be written is not paid for */
         line_push(&f->env->for_beat, f);
         return;
     }

@@ -56,7 +56,8 @@ struct flight_env {
     struct decoder *decoder; /* looks at results, in processes of its own */
     struct httpc *httpc;
     struct queue *queue;
-    struct db *db; /* reads of envelopes that were too large for Redis */
+    struct db *db;        /* of starts and checkpoints, and of envelopes that were too large for Redis */
+    struct db *settle_db; /* of ends; without it nothing is started */
     struct holder *holder;
     struct ledger *ledger;
     struct worker_stats *stats;

@@ -214,8 +214,8 @@ static enum err inputs_unpack(struct flight *f, const char *object)
     return ERR_NOMEM;
 }
 
-/* ERR_NOT_FOUND, ERR_ARGUMENT: the job is doomed. Anything else: not now. */
-static enum err inputs_take_object(struct flight *f, const char *field, const json_t *item)
+/* False: the job is doomed, uncharged. */
+static bool inputs_take_object(struct flight *f, const char *field, const json_t *item)
 {
     struct sortie *s = f->sortie;
     struct catalog_file file = { .field = field };
@@ -227,10 +227,13 @@ static enum err inputs_take_object(struct flight *f, const char *field, const js
         (void)close(where.fd); /* only looked at */
         err = where.is_packed ? inputs_unpack(f, object) : ERR_OK;
     }
-    if (err == ERR_NOT_FOUND || err == ERR_ARGUMENT)
-        inputs_doom(f, ERR_INPUT_UNREACHABLE, field, "the file is no longer here");
-    if (err != ERR_OK)
-        return err;
+    if (err != ERR_OK) {
+        bool is_gone = err == ERR_NOT_FOUND || err == ERR_ARGUMENT;
+
+        inputs_doom(f, is_gone ? ERR_INPUT_UNREACHABLE : ERR_STORAGE_ERROR, field,
+                    is_gone ? "the file is no longer here" : "the file cannot be read at the moment");
+        return false;
+    }
     file.head.kind = media_kind_of_mime(mime);
     (void)json_int(item, "bytes", &file.bytes); /* absent, all three: 0, judged by nobody */
     (void)json_int(item, "width", &file.head.width);
@@ -238,10 +241,10 @@ static enum err inputs_take_object(struct flight *f, const char *field, const js
     if (!inputs_add(s, &file, arena_strdup(s->arena, where.is_packed ? s->fetch_temp : where.path), mime,
                     s->fetch_temp)) {
         inputs_doom(f, ERR_INPUT_INVALID, field, "too many files");
-        return ERR_ARGUMENT;
+        return false;
     }
     s->fetch_temp = NULL; /* an input now, if there was one */
-    return ERR_OK;
+    return true;
 }
 
 /* Goes through the fields in order, from (at_field, at_item) on; a URL ends the walk and its answer goes on with it. */
@@ -266,16 +269,8 @@ static void inputs_step(struct flight *f, size_t at_field, size_t at_item)
                 if (inputs_fetch_url(f, field, url, n - 1, i + 1))
                     return;
                 inputs_doom(f, ERR_STORAGE_ERROR, field, "no room to keep it");
-            } else {
-                enum err err = inputs_take_object(f, field, item);
-
-                if (err == ERR_OK)
-                    continue;
-                if (err != ERR_NOT_FOUND && err != ERR_ARGUMENT) {
-                    flight_storage_failed(f);
-                    flight_put_off(f);
-                    return;
-                }
+            } else if (inputs_take_object(f, field, item)) {
+                continue;
             }
             flight_prepared(f);
             return;

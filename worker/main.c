@@ -150,7 +150,8 @@ int main(int argc, char **argv)
         return status;
     status = 1;
     settings_log_level(p.config);
-    (void)settings_files((size_t)config_int(p.config, "KILN_CONCURRENCY") + OTHER_FILES);
+    (void)settings_files(2 * (size_t)config_int(p.config, "KILN_CONCURRENCY") +
+                         OTHER_FILES); /* each a socket and a file */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)httpc_init(); /* httpc_new says what is wrong */
     (void)uv_loop_init(&p.loop);

@@ -111,10 +111,14 @@ static int64_t store_wait_ms(struct flight_env *env, int64_t now_ms)
 unsigned flight_env_pressure(struct flight_env *env, enum pressure cause, int64_t now_ms)
 {
     const struct flight *settling = env->for_settle.first;
+    int64_t owed;
 
     switch (cause) {
     case PRESSURE_POSTGRES:
-        return share(settling ? now_ms - settling->settle_began_ms : 0, SETTLE_FINE_MS, SETTLE_STOP_MS);
+        owed = db_owed_ms(env->db); /* starts and checkpoints have a connection of their own */
+        if (settling && now_ms - settling->settle_began_ms > owed)
+            owed = now_ms - settling->settle_began_ms;
+        return share(owed, SETTLE_FINE_MS, SETTLE_STOP_MS);
     case PRESSURE_STORAGE:
         return share(store_wait_ms(env, now_ms), STORE_FINE_MS, STORE_STOP_MS);
     case PRESSURE_MEMORY:

@@ -20,7 +20,8 @@ enum {
     STORAGE_MS = 1000, /* while it fails; else each fifth time */
     STORAGE_EVERY = 5,
     GAP_MS = 3000,
-    ENDING_PARTS = 6
+    ENDING_PARTS = 6,
+    BEAT_ANSWER_MS = 2000 /* holder.h: a hung connection is replaced before others take me for dead */
 };
 
 struct runner {
@@ -359,7 +360,7 @@ static void runner_resync(struct runner *r)
     }
     free(jobs);
     free(lanes);
-    if (!r->is_resyncing && runner_db_is_up(r) && r->env.beat_began_ms) {
+    if (!r->is_resyncing && !r->env.is_draining && runner_db_is_up(r) && r->env.beat_began_ms) {
         r->env.resync++;
         r->is_resyncing = holder_mine(r->env.holder, r->settle_db, runner_on_mine, r) == ERR_OK;
     }
@@ -588,11 +589,14 @@ static void runner_timers(struct runner *r, uv_loop_t *loop)
     (void)uv_timer_start(&r->storage_timer, runner_on_storage, 0, STORAGE_MS);
 }
 
-static struct db *runner_db(struct runner *r, uv_loop_t *loop, const char *name,
-                            void (*on_state)(void *ctx, bool is_up))
+/* answer_ms 0: db.h's. The beat's state is not asked: its answers are. */
+static struct db *runner_db(struct runner *r, uv_loop_t *loop, const char *name, int answer_ms)
 {
-    return db_new(loop,
-                  &(struct db_config){ .url = r->config.database_url, .name = name, .on_state = on_state, .ctx = r });
+    return db_new(loop, &(struct db_config){ .url = r->config.database_url,
+                                             .name = name,
+                                             .answer_ms = answer_ms,
+                                             .on_state = answer_ms ? NULL : runner_on_db_state,
+                                             .ctx = r });
 }
 
 struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
@@ -606,15 +610,16 @@ struct runner *runner_new(uv_loop_t *loop, const struct runner_config *config)
     stats_init(&r->stats, config->metrics);
     runner_metrics(r, config->metrics);
     runner_timers(r, loop);
-    r->db = runner_db(r, loop, "kiln-worker", runner_on_db_state);
-    r->settle_db = runner_db(r, loop, "kiln-worker-settle", runner_on_db_state);
-    r->beat_db = runner_db(r, loop, "kiln-worker-beat", NULL);
+    r->db = runner_db(r, loop, "kiln-worker", 0);
+    r->settle_db = runner_db(r, loop, "kiln-worker-settle", 0);
+    r->beat_db = runner_db(r, loop, "kiln-worker-beat", BEAT_ANSWER_MS);
     r->env = (struct flight_env){
         .loop = loop,
         .catalog = config->catalog,
         .store = config->store,
         .decoder = config->decoder,
         .db = r->db,
+        .settle_db = r->settle_db,
         .stats = &r->stats,
         .allow_private = config->allow_private,
         .concurrency = (size_t)config->concurrency,

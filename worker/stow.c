@@ -41,11 +41,12 @@ static bool stow_may_pack(const struct collected *c)
     return c->is_ready && !c->is_done && !c->is_placed && c->data;
 }
 
-/* All of them or none. What a sync has failed for is not done, and is tried anew as every result is, then alone. */
+/* All of them or none. What a sync has failed for is tried anew later, as every result is; where no pack could be made
+ * they are stored alone in this round. */
 static void stow_packed(struct collected *const *all, size_t count, enum err err)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (err != ERR_OK) {
+    for (size_t i = 0; i < count && (err == ERR_OK || err == ERR_LOST); i++) {
+        if (err == ERR_LOST) {
             stow_fail(all[i]);
             continue;
         }
@@ -197,7 +198,8 @@ static void stow_on_worked(uv_work_t *w, int status)
     (void)status; /* never canceled */
     group->first = NULL;
     if (group->packed != ERR_OK) {
-        log_error("pack", log_str("problem", err_word(group->packed)), log_int("again_ms", PACKS_AGAIN_MS));
+        log_error("pack", log_str("problem", group->packed == ERR_LOST ? "sync" : err_word(group->packed)),
+                  log_int("again_ms", PACKS_AGAIN_MS));
         group->env->stow.packs_again_ms = clock_mono_ms() + PACKS_AGAIN_MS;
     }
     stow_next(group->env); /* the disk goes on while we look at what came */

@@ -22,7 +22,8 @@ static const struct db_call calls[HOLDER_KINDS] = {
                            "attempt_age_ms, provider from kiln_start($1::uuid, $2::uuid[], $3::boolean[], $4::int[], "
                            "$5::jsonb[])",
                        .columns = 4,
-                       .patience_ms = PATIENCE_MS },
+                       .patience_ms = PATIENCE_MS,
+                       .is_once = true }, /* a start in doubt is asked again with `unsent` (protocol.md, step 5) */
     [HOLDER_CHECKPOINT] = { .name = "checkpoint",
                             .sql = "select ord, verdict from kiln_checkpoint($1::uuid, $2::uuid[], $3::bigint[], "
                                    "$4::int[], $5::text[], $6::text[])",

@@ -34,7 +34,8 @@ struct holder_started {
     int64_t attempt_age_ms; /* since the attempt was opened: the poll schedule goes on from there */
 };
 typedef void holder_start_fn(void *ctx, enum err err, const struct holder_started *started);
-/* note: JSON about attempt note_attempt, NULL none. unsent: I know that I sent nothing. */
+/* note: JSON about attempt note_attempt, NULL none. unsent: I know that I sent nothing. ERR_LOST: it may have been
+ * done; ask again with unsent. */
 enum err holder_start(struct holder *h, const char *job, bool unsent, int64_t note_attempt, const char *note,
                       holder_start_fn *fn, void *ctx);
 
@@ -47,7 +48,7 @@ enum err holder_lost(struct holder *h, const char *job, int64_t fence, holder_fn
                      void *ctx); /* HOLDER_FINISHED: it was the third, worker_lost */
 
 /* Jobs that PostgreSQL says I hold: one callback a job, then one with job NULL. Asked over `db`, over which jobs are
- * settled, too: then none is named whose end was heard before. */
+ * settled, too: then none is named whose settle was heard before. (One handed back meanwhile may be.) */
 typedef void holder_mine_fn(void *ctx, enum err err, const char *job, int64_t fence);
 enum err holder_mine(struct holder *h, struct db *db, holder_mine_fn *fn, void *ctx);
 

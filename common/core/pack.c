@@ -43,14 +43,14 @@ static void line_pad(char text[PACK_LINE], int len)
 
 static bool line_parse(const char text[PACK_LINE], struct line *out)
 {
-    char line[PACK_LINE], *object, *at, *bytes, *rest = line + 1;
+    char line[PACK_LINE], *object, *at, *bytes, *rest;
 
     memcpy(line, text, PACK_LINE);
     if (line[PACK_LINE - 1] != '\n' || (line[0] != '+' && line[0] != '-') || line[1] != ' ')
         return false;
     line[PACK_LINE - 1] = '\0';
     out->is_there = line[0] == '+';
-    object = strtok_r(NULL, " ", &rest);
+    object = strtok_r(line + 1, " ", &rest);
     at = strtok_r(NULL, " ", &rest);
     bytes = strtok_r(NULL, " ", &rest);
     if (!object || !at || !bytes || !store_object_valid(object) || !pack_takes(object))
@@ -122,6 +122,7 @@ static enum err pack_line_of(int fd, const char *object, unsigned number, struct
     char text[PACK_LINE];
     unsigned count = 0;
     enum err err = pack_count(fd, &count);
+    struct stat st;
     ssize_t n;
 
     if (err != ERR_OK || !number || number > count)
@@ -129,7 +130,12 @@ static enum err pack_line_of(int fd, const char *object, unsigned number, struct
     n = read_at(fd, text, sizeof(text), (off_t)number * PACK_LINE);
     if (n < 0)
         return pack_errno();
-    return n == PACK_LINE && line_parse(text, line) && strcmp(line->object, object) == 0 ? ERR_OK : ERR_NOT_FOUND;
+    if (n != PACK_LINE || !line_parse(text, line) || strcmp(line->object, object) != 0)
+        return ERR_NOT_FOUND;
+    if (fstat(fd, &st) != 0)
+        return pack_errno();
+    return line->at >= ((int64_t)count + 1) * PACK_LINE && line->at + line->bytes <= st.st_size ? ERR_OK
+                                                                                                : ERR_NOT_FOUND;
 }
 
 /* --- writing */
@@ -198,10 +204,8 @@ enum err pack_write(const char *path, const struct store_piece *pieces, size_t c
     if (fd < 0)
         return pack_errno();
     err = write_pieces(fd, pieces, count);
-    if (err == ERR_OK && FAILPOINT("pack.sync"))
-        err = ERR_IO;
-    if (err == ERR_OK && fsync(fd) != 0)
-        err = pack_errno();
+    if (err == ERR_OK && (FAILPOINT("pack.sync") || fsync(fd) != 0))
+        err = ERR_LOST;
     if (close(fd) != 0 && err == ERR_OK)
         err = pack_errno();
     if (err != ERR_OK)
@@ -215,15 +219,12 @@ enum err pack_find(const char *path, const char *object, unsigned number, struct
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     struct line line;
-    struct stat st;
     enum err err;
 
     if (fd < 0)
         return pack_errno();
     err = pack_line_of(fd, object, number, &line);
-    if (err == ERR_OK && fstat(fd, &st) != 0)
-        err = pack_errno();
-    if (err == ERR_OK && (!line.is_there || line.at + line.bytes > st.st_size))
+    if (err == ERR_OK && !line.is_there)
         err = ERR_NOT_FOUND;
     if (err != ERR_OK) {
         (void)close(fd); /* only read */

@@ -19,7 +19,7 @@ enum { PACK_LINE = 128, PACK_MAX = STORE_PACK_MAX };
 bool pack_takes(const char *object); /* its name fits into a line */
 
 /* Blocking, all of them. Writes `path`, which must not be there, and syncs it; nothing of it stays when that fails.
- * ERR_ARGUMENT: none or more than PACK_MAX. */
+ * ERR_ARGUMENT: none or more than PACK_MAX. ERR_LOST: the sync failed. */
 enum err pack_write(const char *path, const struct store_piece *pieces, size_t count);
 /* Where `object` lies, by its line (from 1), and the file open for reading, which the caller closes. ERR_NOT_FOUND:
  * removed, another's, cut, or no such pack. */

@@ -386,10 +386,10 @@ static enum err store_pack_place(const char *temp, const char *path)
         return err;
     (void)FAILPOINT("pack.after_rename");
     (void)snprintf(folder, sizeof(folder), "%s", path);
-    err = store_sync_folder(folder);
-    if (err != ERR_OK)
-        (void)unlink(path); /* nobody was told its name; when this fails, too, the sweep finds it */
-    return err;
+    if (store_sync_folder(folder) == ERR_OK)
+        return ERR_OK;
+    (void)unlink(path); /* nobody was told its name; when this fails, too, the sweep finds it */
+    return ERR_LOST;
 }
 
 enum err store_pack(struct store *s, const struct store_piece *pieces, size_t count)

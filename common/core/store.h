@@ -39,7 +39,8 @@ struct store_piece {
     size_t len;
     char *name; /* STORE_NAME bytes, filled by store_pack when all went well; may be where `object` is */
 };
-/* Writes up to STORE_PACK_MAX results into one file: all are durable, or there is nothing. Blocking. */
+/* Writes up to STORE_PACK_MAX results into one file: all are durable, or there is nothing. ERR_LOST: a sync failed, so
+ * that the disk is not to be trusted with them now; anything else: no pack can be made. Blocking. */
 enum err store_pack(struct store *s, const struct store_piece *pieces, size_t count);
 enum err store_remove(struct store *s, const char *object); /* missing is fine */
 /* Where an object's bytes are (file storage), and the file open for reading, which the caller closes. ERR_NOT_FOUND: it

@@ -465,6 +465,11 @@ void db_close(struct db *db, void (*on_closed)(void *ctx), void *ctx)
     }
 }
 
+int64_t db_owed_ms(const struct db *db)
+{
+    return db->state == DB_CALLING || db->state == DB_PREPARING ? (clock_mono_us() - db->began_us) / 1000 : 0;
+}
+
 bool db_is_up(const struct db *db)
 {
     return db->state == DB_FREE || db->state == DB_PREPARING || db->state == DB_CALLING;

@@ -38,6 +38,7 @@ enum err db_url_check(const char *url); /* ERR_ARGUMENT: libpq cannot read it */
 struct db *db_new(uv_loop_t *loop,
                   const struct db_config *config); /* starts to connect; NULL: out of memory, bad URL */
 void db_close(struct db *db, void (*on_closed)(void *ctx), void *ctx); /* fails what waits, then frees itself */
+int64_t db_owed_ms(const struct db *db); /* for how long the call that is under way has had no answer; 0: none is */
 bool db_is_up(const struct db *db);
 size_t db_waiting(const struct db *db); /* rows and queries not answered yet */
 
@@ -71,6 +72,8 @@ struct db_call {
     size_t columns;   /* arrays; at most 24 */
     size_t max_rows;  /* 0: 500 */
     int patience_ms;  /* 0: repeats for ever */
+    bool is_once; /* rows whose call was cut off end as ERR_LOST, and are not repeated: they would be answered otherwise
+                   */
 };
 struct db_gather *db_gather_new(struct db *db, const struct db_call *call, const char *const *consts,
                                 size_t const_count);

@@ -494,6 +494,11 @@ static void gather_answered(struct db_source *s, const struct db_result *result,
     if (fate == DB_DONE) {
         b->range_count--;
         gather_note(g, b, ERR_OK, count);
+    } else if (fate == DB_GONE && g->call.is_once) {
+        b->range_count--;
+        for (size_t i = 0; i < count; i++)
+            if (!b->rows[g->order[i]].is_ended)
+                row_end(g, &b->rows[g->order[i]], ERR_LOST);
     } else if (fate == DB_ROW) {
         gather_halve(g, b, result, count);
     }

@@ -337,6 +337,38 @@ Test(db, an_answer_that_does_not_come_costs_the_connection_not_the_row)
     tear_down();
 }
 
+/* Of a call that may be done once a row in doubt says so, and the next one goes on. */
+Test(db, a_row_of_a_call_that_is_not_to_be_repeated_ends_when_it_is_cut_off)
+{
+    set_up(0, 0);
+    until_up();
+    free(support_sql(bench.url, "create table counted (n int)"));
+    free(support_sql(
+        bench.url,
+        "create function count_once(ids int[]) returns table (ord int) language plpgsql as $$ begin "
+        "insert into counted select unnest(ids); perform pg_sleep(case when 1 = any(ids) then 30 else 0 end); "
+        "return query select o::int from unnest(ids) with ordinality t(i, o); end $$"));
+    struct db_call call = {
+        .name = "once", .sql = "select * from count_once($1::int[])", .columns = 1, .is_once = true
+    };
+    struct db_gather *once = db_gather_new(bench.db, &call, NULL, 0);
+    struct db_value first[] = { db_int(1) }, second[] = { db_int(2) };
+    cr_assert_eq(db_gather_add(once, first, on_row, &bench.said[1]), ERR_OK);
+    while (support_sql_int(bench.url, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 0)
+        uv_run(&bench.loop, UV_RUN_NOWAIT);
+    cr_expect_gt(db_owed_ms(bench.db), 0);
+    cr_assert_eq(db_gather_add(once, second, on_row, &bench.said[2]), ERR_OK);
+    (void)support_sql_int(bench.url, "select count(pg_terminate_backend(pid)) from pg_stat_activity where "
+                                     "application_name = 'test' and datname = current_database()");
+    until_answered(2);
+    cr_expect_eq(bench.said[1].err, ERR_LOST);
+    cr_expect_eq(bench.said[2].err, ERR_OK);
+    cr_expect_eq(db_owed_ms(bench.db), 0);
+    cr_expect_eq(support_sql_int(bench.url, "select sum(n) from counted"), 2, "it was not asked again");
+    db_gather_free(once);
+    tear_down();
+}
+
 Test(db, what_the_server_gave_up_for_a_lock_is_repeated)
 {
     set_up(0, 0);

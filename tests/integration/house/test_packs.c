@@ -166,7 +166,7 @@ Test(packs, one_that_cannot_be_synced_leaves_nothing_and_its_results_are_stored_
     struct house *h = carver_open("KILN_FAILPOINTS=store.before_rename=stall:4000@1,pack.sync=error@1");
     char *log = house_log(h, "worker0");
 
-    cr_expect_not_null(strstr(log, "event=pack problem=io"), "it acted");
+    cr_expect_not_null(strstr(log, "event=pack problem=sync"), "it acted");
     cr_expect_gt(number(h, "select count(*) from artifacts where object not like '%/pack/%'"), 60);
     cr_expect_eq(number(h, "select count(*) from jobs where attempt <> 1"), 0);
     expect_all_readable(h);

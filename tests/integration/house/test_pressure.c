@@ -116,6 +116,62 @@ Test(pressure, a_worker_whose_outcomes_wait_for_postgresql_claims_less_then_noth
     house_close(h);
 }
 
+/* Starts have a connection of their own: outcomes go on while one start waits for a row that somebody holds. */
+Test(pressure, a_worker_whose_starts_wait_for_postgresql_claims_less_then_nothing_then_all)
+{
+    struct house *h = house_open(&(struct house_options){ .no_worker = true });
+    struct lock lock = { .db = h->db };
+    char ids[8][40];
+
+    submit_small(h, "held", 8, ids);
+    free(support_sql(h->db, "create function kiln_test_lock() returns int language plpgsql as "
+                            "'begin perform 1 from jobs order by id limit 1 for update; return 1; end'"));
+    cr_assert_eq(pthread_create(&lock.thread, NULL, lock_hold, &lock), 0);
+    cr_assert(house_wait_sql(h,
+                             "select count(*) from pg_locks where relation = 'jobs'::regclass and granted "
+                             "and mode = 'RowShareLock'",
+                             1, 5000));
+    (void)house_worker_start(h, NULL);
+    cr_expect(worker_says(h, "\"why\":\"postgres is slow\"", 7000), "it says so");
+    cr_expect(worker_says(h, "\"claims\":\"none\"", 7000), "down to nothing");
+    cr_expect_not(atomic_load(&lock.is_over), "the test was quick enough");
+    (void)pthread_join(lock.thread, NULL);
+    expect_succeeded(h, 8, ids);
+    cr_expect(worker_says(h, "\"claims\":\"all\",\"why\":\"\"", 5000));
+    cr_expect_eq(house_counter(h, NULL, "paid"), 8);
+    house_close(h);
+}
+
+static void cut(const struct house *h, const char *name)
+{
+    char sql[200];
+
+    (void)snprintf(sql, sizeof(sql),
+                   "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = '%s' "
+                   "and datname = current_database()",
+                   name);
+    cr_expect_eq(support_sql_int(h->db, sql), 1, "%s", name);
+}
+
+/* Each of a worker's connections alone, in the middle of jobs: nothing is lost, and nothing is paid for twice. */
+Test(pressure, a_worker_loses_one_of_its_connections_and_goes_on)
+{
+    static const char *const names[] = { "kiln-worker", "kiln-worker-settle", "kiln-worker-beat" };
+    struct house *h = house_open(&(struct house_options){ .sandbox_config = "{\"delay_ms\":{\"openai\":150}}" });
+    char ids[24][40];
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        submit_small(h, names[i], 8, ids + 8 * i);
+        cr_assert(house_wait_sql(h, "select (count(*) > 0)::int from jobs where state = 'running'", 1, 5000));
+        cut(h, names[i]);
+    }
+    expect_succeeded(h, 24, ids);
+    cr_expect_eq(house_counter(h, NULL, "paid"), 24);
+    cr_expect_eq(support_sql_int(h->db, "select count(*) from attempts where class = 'unknown'"), 0);
+    cr_expect(worker_says(h, "\"claims\":\"all\",\"why\":\"\"", 5000));
+    house_close(h);
+}
+
 Test(pressure, a_worker_whose_storage_is_slow_claims_less_and_goes_on)
 {
     static const struct house_options options = { .worker_env = { "KILN_FAILPOINTS=store.before_rename=stall:1200",
