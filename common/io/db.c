@@ -467,7 +467,9 @@ void db_close(struct db *db, void (*on_closed)(void *ctx), void *ctx)
 
 int64_t db_owed_ms(const struct db *db)
 {
-    return db->state == DB_CALLING || db->state == DB_PREPARING ? (clock_mono_us() - db->began_us) / 1000 : 0;
+    if (!db || (db->state != DB_CALLING && db->state != DB_PREPARING))
+        return 0;
+    return (clock_mono_us() - db->began_us) / 1000;
 }
 
 bool db_is_up(const struct db *db)

@@ -38,7 +38,7 @@ enum err db_url_check(const char *url); /* ERR_ARGUMENT: libpq cannot read it */
 struct db *db_new(uv_loop_t *loop,
                   const struct db_config *config); /* starts to connect; NULL: out of memory, bad URL */
 void db_close(struct db *db, void (*on_closed)(void *ctx), void *ctx); /* fails what waits, then frees itself */
-int64_t db_owed_ms(const struct db *db); /* for how long the call that is under way has had no answer; 0: none is */
+int64_t db_owed_ms(const struct db *db); /* how long the call under way has had no answer; 0: there is none, or no db */
 bool db_is_up(const struct db *db);
 size_t db_waiting(const struct db *db); /* rows and queries not answered yet */
 

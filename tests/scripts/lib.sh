@@ -5,7 +5,8 @@
 
 claim "a daemon starts" daemon_start "$work/a.pid" "$work/log" sleep 300
 pid=$(pid_running "$work/a.pid")
-claim "its pid file names it" same "$(tr '\0' ' ' <"/proc/$pid/cmdline")" "sleep 300 "
+its_command() { [ "$(tr '\0' ' ' <"/proc/$pid/cmdline")" = "sleep 300 " ]; }
+claim "its pid file names it" wait_until 10 its_command # in the middle of its exec it has none
 claim "it is in a session of its own" same "$(ps -o sid= -p "$pid" | tr -d ' ')" "$pid"
 
 read -r _ start <"$work/a.pid"
