@@ -354,7 +354,8 @@ Test(db, a_row_of_a_call_that_is_not_to_be_repeated_ends_when_it_is_cut_off)
     struct db_gather *once = db_gather_new(bench.db, &call, NULL, 0);
     struct db_value first[] = { db_int(1) }, second[] = { db_int(2) };
     cr_assert_eq(db_gather_add(once, first, on_row, &bench.said[1]), ERR_OK);
-    while (support_sql_int(bench.url, "select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 0)
+    while (support_sql_int(bench.url, "select count(*) from pg_stat_activity where application_name = 'test' and "
+                                      "datname = current_database() and wait_event = 'PgSleep'") == 0)
         uv_run(&bench.loop, UV_RUN_NOWAIT);
     cr_expect_gt(db_owed_ms(bench.db), 0);
     cr_assert_eq(db_gather_add(once, second, on_row, &bench.said[2]), ERR_OK);
