@@ -23,11 +23,6 @@ struct line {
     int64_t at, bytes;
 };
 
-static enum err pack_errno(void)
-{
-    return errno == ENOSPC || errno == EDQUOT ? ERR_STORAGE_ERROR : errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
-}
-
 bool pack_takes(const char *object)
 {
     return strlen(object) <= NAME_MAX_BYTES;
@@ -86,7 +81,7 @@ static enum err pack_count(int fd, unsigned *count)
     int64_t value;
 
     if (n < 0)
-        return pack_errno();
+        return store_errno();
     if (n != PACK_LINE || memcmp(text, title, sizeof(title) - 1) != 0)
         return ERR_NOT_FOUND;
     number[strspn(number, "0123456789")] = '\0';
@@ -109,7 +104,7 @@ static char *pack_read(int fd, unsigned *count, enum err *err)
     len = (size_t)*count * PACK_LINE;
     lines = malloc(len);
     n = lines ? read_at(fd, lines, len, PACK_LINE) : 0;
-    *err = !lines ? ERR_NOMEM : n < 0 ? pack_errno() : (size_t)n != len ? ERR_NOT_FOUND : ERR_OK;
+    *err = !lines ? ERR_NOMEM : n < 0 ? store_errno() : (size_t)n != len ? ERR_NOT_FOUND : ERR_OK;
     if (*err != ERR_OK) {
         free(lines);
         return NULL;
@@ -129,11 +124,11 @@ static enum err pack_line_of(int fd, const char *object, unsigned number, struct
         return err != ERR_OK ? err : ERR_NOT_FOUND;
     n = read_at(fd, text, sizeof(text), (off_t)number * PACK_LINE);
     if (n < 0)
-        return pack_errno();
+        return store_errno();
     if (n != PACK_LINE || !line_parse(text, line) || strcmp(line->object, object) != 0)
         return ERR_NOT_FOUND;
     if (fstat(fd, &st) != 0)
-        return pack_errno();
+        return store_errno();
     return line->at >= ((int64_t)count + 1) * PACK_LINE && line->at + line->bytes <= st.st_size ? ERR_OK
                                                                                                 : ERR_NOT_FOUND;
 }
@@ -165,7 +160,7 @@ static enum err write_all(int fd, struct iovec *iov, size_t count)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return pack_errno();
+            return store_errno();
         for (; count && (size_t)n >= iov->iov_len; iov++, count--)
             n -= (ssize_t)iov->iov_len;
         if (count) {
@@ -202,12 +197,12 @@ enum err pack_write(const char *path, const struct store_piece *pieces, size_t c
         return ERR_ARGUMENT;
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return pack_errno();
+        return store_errno();
     err = write_pieces(fd, pieces, count);
     if (err == ERR_OK && (FAILPOINT("pack.sync") || fsync(fd) != 0))
         err = ERR_LOST;
     if (close(fd) != 0 && err == ERR_OK)
-        err = pack_errno();
+        err = store_errno();
     if (err != ERR_OK)
         (void)unlink(path);
     return err;
@@ -222,7 +217,7 @@ enum err pack_find(const char *path, const char *object, unsigned number, struct
     enum err err;
 
     if (fd < 0)
-        return pack_errno();
+        return store_errno();
     err = pack_line_of(fd, object, number, &line);
     if (err == ERR_OK && !line.is_there)
         err = ERR_NOT_FOUND;
@@ -246,7 +241,7 @@ static enum err write_zeros(int fd, int64_t at, int64_t bytes)
         ssize_t n = pwrite(fd, zeros, bytes < (int64_t)sizeof(zeros) ? (size_t)bytes : sizeof(zeros), at);
 
         if (n <= 0)
-            return n < 0 ? pack_errno() : ERR_IO;
+            return n < 0 ? store_errno() : ERR_IO;
         at += n;
         bytes -= n;
     }
@@ -267,12 +262,12 @@ static enum err remove_line(int fd, const struct line *line, unsigned number)
 {
     struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
     struct stat st;
-    enum err err = fstat(fd, &st) == 0 ? write_zeros(fd, line->at, line->bytes) : pack_errno();
+    enum err err = fstat(fd, &st) == 0 ? write_zeros(fd, line->at, line->bytes) : store_errno();
 
     if (err != ERR_OK)
         return err;
     if (fdatasync(fd) != 0 || pwrite(fd, "-", 1, (off_t)number * PACK_LINE) != 1)
-        return pack_errno();
+        return store_errno();
     times[1] = st.st_mtim;
     (void)futimens(fd, times);
     return ERR_OK;
@@ -286,7 +281,7 @@ static enum err remove_empty(int fd, const char *path)
     char *lines = pack_read(fd, &count, &err);
 
     if (lines && is_empty(lines, count) && unlink(path) != 0 && errno != ENOENT)
-        err = pack_errno();
+        err = store_errno();
     free(lines);
     return err;
 }
@@ -298,14 +293,14 @@ enum err pack_remove(const char *path, const char *object, unsigned number)
     enum err err;
 
     if (fd < 0)
-        return errno == ENOENT ? ERR_OK : pack_errno();
+        return errno == ENOENT ? ERR_OK : store_errno();
     err = pack_line_of(fd, object, number, &line);
     if (err == ERR_OK && line.is_there)
         err = remove_line(fd, &line, number);
     if (err == ERR_OK)
         err = remove_empty(fd, path);
     if (close(fd) != 0 && err == ERR_OK)
-        err = pack_errno();
+        err = store_errno();
     return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 

@@ -16,6 +16,7 @@
 
 enum { PACK_LINE = 128, PACK_MAX = STORE_PACK_MAX };
 
+enum err store_errno(void);          /* store.c's: what errno comes to */
 bool pack_takes(const char *object); /* its name fits into a line */
 
 /* Blocking, all of them. Writes `path`, which must not be there, and syncs it; nothing of it stays when that fails.

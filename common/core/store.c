@@ -4,7 +4,7 @@
  * sync of the file system instead (measured, ext4, 50 KB each: 58 us of CPU and 166 us a file in groups of 64, 216 and
  * 526 one by one); an object of which power was cut before the sync may then be half there, but no row names it yet.
  * Small ones that come together lie in packs (pack.h) instead, obj/pack/<hour, UTC>/<id>: job/ab/<job>/2/0 as the 17th
- * of one is the object job/ab/<job>/2/0/pack/20261201-05/1f3a9c0b7d2e/17. Names are ours and checked, so no name leads
+ * of one is the object job/ab/<job>/2/0/pack/20261201-05/<id>/17. Names are ours and checked, so no name leads
  * out of DIR. S3 (store_s3) will stand behind the same functions. */
 #define _GNU_SOURCE /* syncfs */
 #include <dirent.h>
@@ -32,7 +32,7 @@ struct store {
     char dir[PATH_MAX - 512];
 };
 
-static enum err store_errno(void)
+enum err store_errno(void)
 {
     return errno == ENOSPC || errno == EDQUOT ? ERR_STORAGE_ERROR : errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
 }

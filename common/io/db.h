@@ -72,8 +72,7 @@ struct db_call {
     size_t columns;   /* arrays; at most 24 */
     size_t max_rows;  /* 0: 500 */
     int patience_ms;  /* 0: repeats for ever */
-    bool is_once; /* rows whose call was cut off end as ERR_LOST, and are not repeated: they would be answered otherwise
-                   */
+    bool is_once;     /* rows whose call was cut off end as ERR_LOST: repeated they would be answered otherwise */
 };
 struct db_gather *db_gather_new(struct db *db, const struct db_call *call, const char *const *consts,
                                 size_t const_count);

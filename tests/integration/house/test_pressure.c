@@ -88,20 +88,29 @@ static void *lock_hold(void *ctx)
     return NULL;
 }
 
+/* Until `lock` is over the SQL function of `body` holds what it has taken; `held` of pg_locks says that it has. */
+static void lock_begin(const struct house *h, struct lock *lock, const char *body, const char *held)
+{
+    char sql[300];
+
+    lock->db = h->db;
+    (void)snprintf(sql, sizeof(sql),
+                   "create function kiln_test_lock() returns int language plpgsql as 'begin %s; return 1; end'", body);
+    free(support_sql(h->db, sql));
+    cr_assert_eq(pthread_create(&lock->thread, NULL, lock_hold, lock), 0);
+    (void)snprintf(sql, sizeof(sql), "select count(*) from pg_locks where granted and %s", held);
+    cr_assert(house_wait_sql(h, sql, 1, 5000));
+}
+
 /* Whoever settles waits; who starts does not. */
 Test(pressure, a_worker_whose_outcomes_wait_for_postgresql_claims_less_then_nothing_then_all)
 {
     struct house *h = house_open(NULL);
-    struct lock lock = { .db = h->db };
+    struct lock lock = { 0 };
     char ids[16][40];
 
-    free(support_sql(h->db, "create function kiln_test_lock() returns int language plpgsql as "
-                            "'begin lock table artifacts in exclusive mode; return 1; end'"));
-    cr_assert_eq(pthread_create(&lock.thread, NULL, lock_hold, &lock), 0);
-    cr_assert(house_wait_sql(h,
-                             "select count(*) from pg_locks where relation = 'artifacts'::regclass and granted "
-                             "and mode = 'ExclusiveLock'",
-                             1, 5000));
+    lock_begin(h, &lock, "lock table artifacts in exclusive mode",
+               "relation = 'artifacts'::regclass and mode = 'ExclusiveLock'");
     submit_small(h, "first", 8, ids);
     cr_expect(worker_says(h, "\"claims\":\"less\",\"why\":\"postgres is slow\"", 8000), "it says so");
     cr_expect_gt(worker_metric(h, "kiln_worker_pressure{cause=\"postgres\"}"), 0);
@@ -120,17 +129,12 @@ Test(pressure, a_worker_whose_outcomes_wait_for_postgresql_claims_less_then_noth
 Test(pressure, a_worker_whose_starts_wait_for_postgresql_claims_less_then_nothing_then_all)
 {
     struct house *h = house_open(&(struct house_options){ .no_worker = true });
-    struct lock lock = { .db = h->db };
+    struct lock lock = { 0 };
     char ids[8][40];
 
     submit_small(h, "held", 8, ids);
-    free(support_sql(h->db, "create function kiln_test_lock() returns int language plpgsql as "
-                            "'begin perform 1 from jobs order by id limit 1 for update; return 1; end'"));
-    cr_assert_eq(pthread_create(&lock.thread, NULL, lock_hold, &lock), 0);
-    cr_assert(house_wait_sql(h,
-                             "select count(*) from pg_locks where relation = 'jobs'::regclass and granted "
-                             "and mode = 'RowShareLock'",
-                             1, 5000));
+    lock_begin(h, &lock, "perform 1 from jobs order by id limit 1 for update",
+               "relation = 'jobs'::regclass and mode = 'RowShareLock'");
     (void)house_worker_start(h, NULL);
     cr_expect(worker_says(h, "\"why\":\"postgres is slow\"", 7000), "it says so");
     cr_expect(worker_says(h, "\"claims\":\"none\"", 7000), "down to nothing");
