@@ -21,13 +21,28 @@ static void run_nothing(struct queue *q, struct ask *a) /* the answer comes from
     redis_command(q->commands, ask_on_done, a, 1, argv, NULL);
 }
 
+static bool is_same(const char *a, const char *b)
+{
+    return a == b || strcmp(a, b) == 0;
+}
+
+static bool are_alike(const struct queue_item *a, const struct queue_item *b) /* but for job and envelope */
+{
+    return a->priority == b->priority && a->created_ms == b->created_ms && a->delay_ms == b->delay_ms &&
+           a->account_cap == b->account_cap && is_same(a->lane, b->lane) && is_same(a->app, b->app) &&
+           is_same(a->account, b->account);
+}
+
 static void publish_chunk(struct queue *q, const struct queue_item *items, size_t count, struct ask *a)
 {
+    const struct queue_item *end = items + count;
     struct args args;
-    args_init(&args, count * 9);
-    for (const struct queue_item *item = items; item < items + count; item++) {
-        bool fits = item->envelope && strlen(item->envelope) <= ENVELOPE_MAX_BYTES;
-        args_text(&args, item->job);
+
+    args_init(&args, count * 10); /* none like the next */
+    for (const struct queue_item *item = items, *next; item < end; item = next) {
+        for (next = item + 1; next < end && are_alike(item, next);)
+            next++;
+        args_int(&args, next - item);
         args_text(&args, item->lane);
         args_text(&args, item->app);
         args_text(&args, item->account);
@@ -35,7 +50,12 @@ static void publish_chunk(struct queue *q, const struct queue_item *items, size_
         args_int(&args, item->created_ms);
         args_int(&args, item->delay_ms);
         args_int(&args, item->account_cap);
-        args_text(&args, fits ? item->envelope : NULL);
+        for (const struct queue_item *one = item; one < next; one++) {
+            bool fits = one->envelope && strlen(one->envelope) <= ENVELOPE_MAX_BYTES;
+
+            args_text(&args, one->job);
+            args_text(&args, fits ? one->envelope : NULL);
+        }
     }
     queue_run(q, QUEUE_PUBLISH, &args, ask_on_done, a);
 }

@@ -4,7 +4,7 @@
 local W, SEQ, MAX = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 1000)
 local next_ms, tries = -1, 0
 local taken, mine, out = {}, {}, { -1 } -- ids; the worker's side of these claims; the answer
-local is_taken, is_bad = {}, {} -- of accounts with a cap; popped, but no job
+local is_taken, is_bad, is_new = {}, {}, {} -- of accounts with a cap; popped, but no job; without a note
 local TRIES = 4 * MAX + 256
 local has_caps = r('HLEN', P .. 'caps') > 0
 local has_weights = r('HLEN', P .. 'weights') > 0
@@ -94,7 +94,7 @@ local function first(h) -- taken out; who may have another turn is given back
   if name and (not x or time < x.time or time == x.time and name < x.name) then
     h.at = at + 1
     local weight, cap = h.weights and number(h.weights[at], 1, MOST_WEIGHT), h.caps and number(h.caps[at], 1, FAR)
-    return { name = name, time = time, turn = 1 / (weight or 1), cap = cap }
+    return { name = name, time = time, turn = TURN / (weight or 1), cap = cap, jobs = false, got = 0, room = 0, is_empty = false }
   end
   local n = #served
   local last = served[n]
@@ -139,6 +139,22 @@ local function count_in(A, account) -- what was taken of one with a cap runs
   account.taken = {}
 end
 
+-- A hash or sorted set that Redis keeps as a list (of up to 512 entries, or 128) is read through for each one that is
+-- added, moved or taken out, and one long value makes it a table for good: so they become one before they are many.
+local LONG = string.rep('-', 80)
+local function is_list(key)
+  local encoding = redis.call('OBJECT', 'ENCODING', key)
+  return encoding == 'listpack' or encoding == 'ziplist'
+end
+
+local function write_times(key, moved)
+  if #moved >= 16 and r('ZCARD', key) >= 24 and is_list(key) then
+    r('ZADD', key, 0, LONG)
+    r('ZREM', key, LONG)
+  end
+  r('ZADD', key, unpack(moved))
+end
+
 local function settle(L, app) -- what was taken from an app's accounts, written down; returns whether any is left
   local A, accounts, moved, gone, full = app.name, app.accounts.key, {}, {}, {}
   for _, account in ipairs(app.used) do
@@ -153,41 +169,40 @@ local function settle(L, app) -- what was taken from an app's accounts, written 
       moved[#moved + 1], moved[#moved + 2] = account.time, account.name
     end
   end
-  if #moved > 0 then r('ZADD', accounts, unpack(moved)) end
+  if #moved > 0 then write_times(accounts, moved) end
   if #gone > 0 then r('ZREM', accounts, unpack(gone)) end
   return (#gone == 0 and app.used[1] or r('EXISTS', accounts) == 1) and true
 end
 
--- A hash that Redis keeps as a list (of up to 512 entries) is read through for each one that is added or taken out, and
--- one long value makes it a table for good: so claims become one before they are many.
-local LONG = string.rep('-', 80)
 local function write_claims(key, list)
   local n = r('HLEN', key)
-  local is_list = n <= 512 and n + #list / 2 >= 64 and (n == 0 or redis.call('OBJECT', 'ENCODING', key) ~= 'hashtable')
-  if is_list then r('HSET', key, '', LONG) end
+  local is_long = n <= 512 and n + #list / 2 >= 64 and (n == 0 or is_list(key))
+  if is_long then r('HSET', key, '', LONG) end
   r('HSET', key, unpack(list))
-  if is_list then r('HDEL', key, '') end
+  if is_long then r('HDEL', key, '') end
 end
 
 -- Popped ids become claims. An envelope says that the job is known; where there is none, because it is too large or
 -- the job is gone, its record is asked. Returns how many were not jobs of the lane.
 local function keep(L, ids)
-  local keys, claims, mark, bad = {}, {}, SEQ .. ':' .. L, 0
+  local keys, note_at, claims, mark, bad = {}, {}, {}, SEQ .. ':' .. L, 0
+  local n = #ids
+  for i, J in ipairs(ids) do keys[i] = P .. 'env:' .. J end
   for i, J in ipairs(ids) do
-    keys[2 * i - 1], keys[2 * i] = P .. 'env:' .. J, P .. 'note:' .. J
+    if not is_new[J] then n, keys[n + 1], note_at[i] = n + 1, P .. 'note:' .. J, n + 1 end
   end
-  local texts = #ids > 0 and redis.call('MGET', unpack(keys))
+  local texts = n > 0 and redis.call('MGET', unpack(keys))
   for i, J in ipairs(ids) do
-    local is_known = texts[2 * i - 1]
+    local is_known, note = texts[i], note_at[i] and texts[note_at[i]] or false
     if not is_known then
       local h = r('HMGET', P .. 'job:' .. J, 'lane', 'app', 'account')
       is_known = h[1] == L and h[2] and h[3] and #J == 36 and string.find(J, '^[%x-]+$')
       if not h[1] or not h[2] or not h[3] then erase(J) end
     end
     if is_known then
-      local n, k = #taken + 1, #claims
-      taken[n], mine[2 * n - 1], mine[2 * n], claims[k + 1], claims[k + 2] = J, J, mark, J, W
-      out[5 * n - 3], out[5 * n - 2], out[5 * n - 1], out[5 * n], out[5 * n + 1] = J, L, texts[2 * i - 1], texts[2 * i], 0
+      local m, k = #taken + 1, #claims
+      taken[m], mine[2 * m - 1], mine[2 * m], claims[k + 1], claims[k + 2] = J, J, mark, J, W
+      out[5 * m - 3], out[5 * m - 2], out[5 * m - 1], out[5 * m], out[5 * m + 1] = J, L, texts[i], note, 0
     else
       is_bad[J], bad = true, bad + 1
     end
@@ -196,11 +211,12 @@ local function keep(L, ids)
   return bad
 end
 
-local function pop(account, n, ids) -- of an account's jobs, at most n; returns how many
+local function pop(account, n, ids, ages) -- of an account's jobs, at most n; returns how many
   local popped, count = r('ZPOPMIN', account.jobs, n), 0
   for i = 1, #popped, 2 do
-    local J = popped[i]
-    ids[#ids + 1], count = J, count + 1
+    local J, score = popped[i], tonumber(popped[i + 1]) or 0
+    local second = second_of(score)
+    ids[#ids + 1], count, ages[second], is_new[J] = J, count + 1, (ages[second] or 0) + 1, score >= 0 and score % 1 == 0
     if account.cap then account.taken[#account.taken + 1], is_taken[J] = J, true end
   end
   account.is_empty = count < n
@@ -208,7 +224,7 @@ local function pop(account, n, ids) -- of an account's jobs, at most n; returns 
 end
 
 local function take(L, want) -- returns how many
-  local got, ids, used, key = 0, {}, {}, P .. 'apps:' .. L
+  local got, ids, ages, used, key = 0, {}, {}, {}, P .. 'apps:' .. L
   local apps = takers(key, nil, math.min(want, 32))
   while got < want and tries < TRIES do
     tries = tries + 1
@@ -222,7 +238,7 @@ local function take(L, want) -- returns how many
     end
     local account = first(accounts)
     if account and not account.jobs then
-      account.jobs, account.got, account.room = app.jobs .. account.name, 0, account.cap and 0 or FAR
+      account.jobs, account.room = app.jobs .. account.name, account.cap and 0 or FAR
       app.used[#app.used + 1] = account
     end
     if account and account.room <= 0 then
@@ -231,8 +247,8 @@ local function take(L, want) -- returns how many
       account.is_capped = account.room <= 0
     end
     if account and not account.is_capped then
-      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids)
-      got, app.got, account.got, account.room = got + n, (app.got or 0) + n, account.got + n, account.room - n
+      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids, ages)
+      got, app.got, account.got, account.room = got + n, app.got + n, account.got + n, account.room - n
       app.time, account.time = app.time + n * app.turn, account.time + n * account.turn
       if not account.is_empty then give_back(accounts, account) end
     end
@@ -243,13 +259,13 @@ local function take(L, want) -- returns how many
   for _, app in ipairs(used) do
     if not settle(L, app) then
       gone[#gone + 1] = app.name
-    elseif app.got then
+    elseif app.got > 0 then
       moved[#moved + 1], moved[#moved + 2] = app.time, app.name
     end
   end
   if #moved > 0 then r('ZADD', key, unpack(moved)) end
   if #gone > 0 then r('ZREM', key, unpack(gone)) end
-  for i = 1, #ids, 1000 do r('ZREM', P .. 'ready:' .. L, unpack(ids, i, math.min(i + 999, #ids))) end
+  for second, n in pairs(ages) do tally(L, second, -n) end
   return got
 end
 
@@ -279,7 +295,7 @@ for _, L in ipairs(r('ZRANGE', P .. 'lanes', 0, 63)) do
         room = math.min(room, b.count - b.spent)
       end
       if room > 0 then open[#open + 1] = { lane = L, room = room, budget = b, got = 0 } end
-    elseif redis.call('EXISTS', P .. 'lane:' .. L, P .. 'claims:' .. L, P .. 'ready:' .. L, P .. 'delayed:' .. L) == 0 then
+    elseif redis.call('EXISTS', P .. 'lane:' .. L, P .. 'claims:' .. L, P .. 'ages:' .. L, P .. 'delayed:' .. L) == 0 then
       r('ZREM', P .. 'lanes', L) -- nothing is left of it
     end
   end

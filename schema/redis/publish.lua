@@ -1,11 +1,11 @@
 -- publish.lua - adds jobs that Redis does not know; a known one that lost its place in a queue gets it back.
--- ARGV: nine for each: job, lane, app, account, priority, created, delay, cap, envelope ('': none). Returns how many
--- were new.
+-- ARGV: groups of jobs that have all this in common: how many, lane, app, account, priority, created, delay, cap; then job
+-- and envelope ('': none) of each. Returns how many were new.
 -- What many have in common is asked and written once a call: whether any is known at all, whose claims they are, the
--- envelopes, and each sorted set.
+-- envelopes, each sorted set, and how old they are.
 local fresh, placed = 0, 0
 local seen = {} -- lanes, apps' and accounts' places, caps: made sure of once a call
-local sets, envelopes = {}, {} -- to be written by flush
+local sets, ages, envelopes = {}, {}, {} -- to be written by flush
 local function add(key, score, J) -- as text: Redis prints a number for a command with all its digits
   local list = sets[key]
   if not list then
@@ -13,17 +13,28 @@ local function add(key, score, J) -- as text: Redis prints a number for a comman
     sets[key] = list
   end
   local n = #list
-  list[n + 1], list[n + 2] = string.format('%d', score), J
+  list[n + 1], list[n + 2] = string.format(score % 1 == 0 and '%d' or '%.1f', score), J
+  return list
+end
+local function count(L, second, n)
+  local of = ages[L] or {}
+  ages[L], of[second] = of, (of[second] or 0) + n
 end
 local function flush()
   if #envelopes > 0 then redis.call('MSET', unpack(envelopes)) end
-  for key, list in pairs(sets) do r('ZADD', key, unpack(list)) end
-  sets, envelopes = {}, {}
+  for key, list in pairs(sets) do
+    local old = #list / 2 - r('ZADD', key, unpack(list))
+    if list.lane and old > 0 then count(list.lane, second_of(list[1]), -old) end -- without a record, but in its place
+  end
+  for L, of in pairs(ages) do
+    for second, n in pairs(of) do tally(L, second, n) end
+  end
+  sets, ages, envelopes = {}, {}, {}
 end
 
-local function place(J, L, jobs, prio, created)
-  add(jobs, score_of(prio, created), J)
-  add(P .. 'ready:' .. L, created, J)
+local function place(J, L, jobs, score, created)
+  add(jobs, score, J).lane = L
+  count(L, math.floor(created / 1000), 1)
   placed = placed + 1
 end
 local function make_sure(L, A, C, jobs)
@@ -50,11 +61,16 @@ local function count_running()
   end
 end
 
-local records, lanes, claims, in_call = {}, {}, {}, {}
-for i = 1, #ARGV, 9 do
-  local J, L = ARGV[i], ARGV[i + 1]
-  local ids = lanes[L] or {}
-  lanes[L], ids[#ids + 1], records[#records + 1] = ids, J, P .. 'job:' .. J
+local groups, records, lanes, claims, in_call = {}, {}, {}, {}, {}
+local at = 1
+while at < #ARGV do
+  local g = { L = ARGV[at + 1], A = ARGV[at + 2], C = ARGV[at + 3], prio = ARGV[at + 4], created = ARGV[at + 5],
+              delay = tonumber(ARGV[at + 6]), cap = tonumber(ARGV[at + 7]), from = at + 8 }
+  at = at + 8 + 2 * tonumber(ARGV[at])
+  g.to, groups[#groups + 1] = at - 1, g
+  local ids = lanes[g.L] or {}
+  lanes[g.L] = ids
+  for i = g.from, g.to, 2 do ids[#ids + 1], records[#records + 1] = ARGV[i], P .. 'job:' .. ARGV[i] end
 end
 local is_any_known = redis.call('EXISTS', unpack(records)) > 0
 for L, ids in pairs(lanes) do
@@ -65,24 +81,12 @@ for L, ids in pairs(lanes) do
   end
 end
 
-for i = 1, #ARGV, 9 do
-  local J, L, A, C = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local prio, created = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
-  local delay, cap = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
-  local jobs = P .. 'jobs:' .. L .. ':' .. A .. ':' .. C
+local function publish(J, envelope, g)
+  local L, A, C, jobs = g.L, g.A, g.C, g.jobs
   local lane, app, account, its_prio, its_created
   if in_call[J] then flush() end -- the same one twice
   if is_any_known or in_call[J] then lane, app, account, its_prio, its_created = job_of(J) end
   in_call[J] = true
-
-  if cap >= 0 and not seen[A .. ' ' .. C] then -- below: who publishes does not know it
-    seen[A .. ' ' .. C] = true
-    if cap == 0 then
-      r('HDEL', P .. 'caps', A .. ':' .. C)
-    elseif r('HSET', P .. 'caps', A .. ':' .. C, cap) == 1 then
-      new_caps[A .. ':' .. C] = true
-    end
-  end
 
   local is_claimed = claims[L][J]
   if lane and lane ~= L then is_claimed = r('HEXISTS', P .. 'claims:' .. lane, J) == 1 end
@@ -94,27 +98,42 @@ for i = 1, #ARGV, 9 do
     if r('ZSCORE', jobs, J) then
       make_sure(L, A, C, jobs)
     elseif not is_claimed and not number(r('ZSCORE', P .. 'delayed:' .. L, J), 0, now + LONGEST_DELAY) then
-      place(J, L, jobs, its_prio, its_created)
+      place(J, L, jobs, score_of(its_prio, its_created) + 0.5, its_created) -- see enqueue
       make_sure(L, A, C, jobs)
     end
+    return
+  end
+
+  r('HSET', P .. 'job:' .. J, 'lane', L, 'app', A, 'account', C, 'prio', g.prio, 'created', g.created)
+  if envelope ~= '' then
+    local n = #envelopes
+    envelopes[n + 1], envelopes[n + 2] = P .. 'env:' .. J, envelope
+  end
+  if is_claimed then -- a worker said that it holds it, when Redis was empty
+    r('HSET', P .. 'running:' .. A .. ':' .. C, J, '')
+    return
+  end
+  fresh = fresh + 1
+  if g.delay > 0 then
+    add(P .. 'delayed:' .. L, now + math.min(g.delay, LONGEST_DELAY), J)
   else
-    r('HSET', P .. 'job:' .. J, 'lane', L, 'app', A, 'account', C, 'prio', ARGV[i + 4], 'created', ARGV[i + 5])
-    if ARGV[i + 8] ~= '' then
-      local n = #envelopes
-      envelopes[n + 1], envelopes[n + 2] = P .. 'env:' .. J, ARGV[i + 8]
-    end
-    if is_claimed then -- a worker said that it holds it, when Redis was empty
-      r('HSET', P .. 'running:' .. A .. ':' .. C, J, '')
-    else
-      fresh = fresh + 1
-      if delay > 0 then
-        add(P .. 'delayed:' .. L, now + math.min(delay, LONGEST_DELAY), J)
-      else
-        place(J, L, jobs, prio, created)
-        make_sure(L, A, C, jobs)
-      end
+    place(J, L, jobs, g.score, tonumber(g.created))
+    make_sure(L, A, C, jobs)
+  end
+end
+
+for _, g in ipairs(groups) do
+  local id = g.A .. ':' .. g.C
+  g.jobs, g.score = P .. 'jobs:' .. g.L .. ':' .. id, score_of(tonumber(g.prio), tonumber(g.created))
+  if g.cap >= 0 and not seen['cap ' .. id] then -- below: who publishes does not know it
+    seen['cap ' .. id] = true
+    if g.cap == 0 then
+      r('HDEL', P .. 'caps', id)
+    elseif r('HSET', P .. 'caps', id, g.cap) == 1 then
+      new_caps[id] = true
     end
   end
+  for i = g.from, g.to, 2 do publish(ARGV[i], ARGV[i + 1], g) end
 end
 flush()
 if next(new_caps) then count_running() end

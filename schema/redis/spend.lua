@@ -11,7 +11,7 @@ for i = 1, #ARGV, 3 do
     s = { lane = L, key = K, budget = budget_of(L, K), polls = 0, refused = 0 }
     s.pause = number(r('HGET', P .. 'lane:' .. L, 'paused'), 0, now + LONGEST_PAUSE, 0) - now
     if K then s.pause = key_of(L, K).paused - now end -- another key's silence is not its own
-    if s.budget and r('EXISTS', P .. 'ready:' .. L) == 1 then -- submits wait: two thirds at most
+    if s.budget and r('EXISTS', P .. 'ages:' .. L) == 1 then -- submits wait: two thirds at most
       s.share = math.max(1, math.floor(s.budget.count * 2 / 3))
     end
     lanes[L .. '#' .. ARGV[i + 1]] = s

@@ -151,7 +151,8 @@ starts() { # jobs that kiln_start let go, of all workers
     for u in "${urls[@]}"; do ask "$u/metrics"; done | awk '/^kiln_worker_starts_total.*verdict="go"/ { n += $2 } END { print n + 0 }'
 }
 is_complete() { [ "$(grep -c 'event=redis_complete' "$home/log/dispatcher.log")" -gt "$1" ]; }
-all_published() { [ "$(redis --raw zcard 'kiln:{0}:ready:stability')" -ge "$1" ]; }
+ready() { redis --raw --scan --pattern 'kiln:{0}:jobs:stability:*' | while read -r key; do redis --raw zrange "$key" 0 -1; done; }
+all_published() { [ "$(ready | wc -l)" -ge "$1" ]; }
 
 # Lines "MS STARTS", four a second, for so many seconds.
 sample_starts() { # SECONDS
@@ -223,7 +224,7 @@ bench_flush() {
     for i in a b; do end "worker-$i" 60 || fail "worker-$i did not end well" "worker-$i"; done
     sleep 3 # the last of them are finished, or published again
     goal "flush: queued jobs that Redis does not know" "$(comm -23 <(sql "select id from jobs where finished_at is null and state = 'queued'" | sort) \
-        <({ redis --raw zrange 'kiln:{0}:ready:stability' 0 -1 && redis --raw zrange 'kiln:{0}:delayed:stability' 0 -1; } | sort) | wc -l)" jobs exactly 0
+        <({ ready && redis --raw zrange 'kiln:{0}:delayed:stability' 0 -1; } | sort) | wc -l)" jobs exactly 0
     goal "flush: jobs paid more than once" "$(paid_again)" jobs exactly 0
     goal "flush: jobs with more than one attempt that may have been sent" \
         "$(sql "select count(*) from (select 1 from attempts where class is distinct from 'not_sent' group by job_id having count(*) > 1) x")" jobs exactly 0

@@ -79,7 +79,7 @@ struct shell_plant {
 static const struct shell_plant shell_plants[] = {
     { "redis", REDIS "set 'kiln:{0}:note:'$ID x", REDIS "del 'kiln:{0}:note:'$ID" },
     { "redis", REDIS "sadd 'kiln:{0}:lost' $ID", REDIS "del 'kiln:{0}:lost'" },
-    { "redis", REDIS "zadd 'kiln:{0}:ready:openai' 1 $ID", REDIS "del 'kiln:{0}:ready:openai'" },
+    { "redis", REDIS "zadd 'kiln:{0}:jobs:openai:app:c' 1 $ID", REDIS "del 'kiln:{0}:jobs:openai:app:c'" },
     { "redis", REDIS "hset 'kiln:{0}:claims:openai' $ID w", REDIS "del 'kiln:{0}:claims:openai'" },
     { "redis", REDIS "rpush 'kiln:{0}:new' \"x $ID y\"", REDIS "del 'kiln:{0}:new'" },
     { "artifact_file", "cd \"$DIR\"/storage/obj && f=$(find . -name \"$ID*\") && cp $f ../kept && printf x >>$f",

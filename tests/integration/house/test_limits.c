@@ -89,9 +89,10 @@ static int redis_cli(const struct house *h, const char *what) /* in this house's
  */
 static void flush(const struct house *h, int jobs)
 {
-    char all_there[160];
+    char all_there[200];
 
-    (void)snprintf(all_there, sizeof(all_there), "--raw zcard 'kiln:{0}:ready:stability' | grep -qx %d", jobs);
+    (void)snprintf(all_there, sizeof(all_there),
+                   "--raw hvals 'kiln:{0}:ages:stability' | awk '{ n += $1 } END { exit n != %d }'", jobs);
     for (int i = 0; i < 200 && redis_cli(h, all_there) != 0; i++)
         cases_pause_ms(50);
     cr_assert_eq(redis_cli(h, "FLUSHDB >/dev/null"), 0, "%s", h->redis);

@@ -131,7 +131,7 @@ Test(queue_gather, whatever_is_forgotten_together_leaves_nothing)
     cr_expect_eq(claim(w, 2, 10), 0);
     for (int i = 1; i <= 8; i++)
         cr_expect_not(job_exists(w, i), "%d", i);
-    static const char *const gone[] = { "claims:lane",     "ready:lane",    "delayed:lane",    "apps:lane",
+    static const char *const gone[] = { "claims:lane",     "ages:lane",     "delayed:lane",    "apps:lane",
                                         "jobs:lane:app:a", "running:app:b", "running:other:b", "lost" };
     for (size_t i = 0; i < ARRAY_LEN(gone); i++)
         cr_expect_eq(server_do(&w->server, "EXISTS kiln:{0}:%s", gone[i]), 0, "%s", gone[i]);
