@@ -451,9 +451,10 @@ static void batch_sweep(struct batch *b)
 static bool item_start(struct batch *b, size_t index)
 {
     struct item *it = &b->items[index];
-    struct catalog_faults faults = { 0 };
+    struct catalog_faults faults; /* large, and mostly not asked for */
     enum err code;
 
+    faults.count = 0;
     it->batch = b;
     it->index = index;
     it->one = (struct accept_one){

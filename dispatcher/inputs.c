@@ -439,15 +439,15 @@ struct inputs_set *inputs_resolve(struct inputs *in, struct arena *a, const stru
 
     if (set == NULL)
         return NULL;
-    *set = (struct inputs_set){ .in = in,
-                                .arena = a,
-                                .op = op,
-                                .app = app,
-                                .account = account,
-                                .params = params,
-                                .keep_s = keep_s,
-                                .fn = fn,
-                                .ctx = ctx };
+    set->in = in; /* member by member: zeroed once, and it is large */
+    set->arena = a;
+    set->op = op;
+    set->app = app;
+    set->account = account;
+    set->params = params;
+    set->keep_s = keep_s;
+    set->fn = fn;
+    set->ctx = ctx;
     if (count > ARRAY_LEN(fields))
         count = ARRAY_LEN(fields);
     set->room = files_in(params, fields, count);

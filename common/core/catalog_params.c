@@ -56,6 +56,18 @@ struct catalog_params *catalog_params_new(const json_t *doc)
 
     if (all == NULL)
         return NULL;
+    all->rules = calloc(json_array_size(rules) + 1, sizeof all->rules[0]);
+    if (all->rules == NULL) {
+        catalog_params_free(all);
+        return NULL;
+    }
+    for (; all->rule_count < json_array_size(rules); all->rule_count++) {
+        const json_t *rule = json_array_get(rules, all->rule_count);
+
+        all->rules[all->rule_count] =
+            (struct catalog_rule){ json_object_get(rule, "when"), json_object_get(rule, "then"),
+                                   json_object_get(rule, "any_of"), json_object_get(rule, "above") };
+    }
     json_object_foreach((json_t *)specs, name, spec)
     {
         if (!param_fill(&all->items[all->count++], name, spec, rules)) {
@@ -72,6 +84,8 @@ void catalog_params_free(const struct catalog_params *all)
         json_decref(all->items[i].typed);
         free(all->items[i].late);
     }
+    if (all != NULL)
+        free(all->rules);
     free((struct catalog_params *)(uintptr_t)all);
 }
 

@@ -51,8 +51,12 @@ struct catalog_param {
     struct catalog_input input;
     bool is_required, is_file;
 };
+struct catalog_rule {
+    const json_t *when, *then, *any_of, *above;
+};
 struct catalog_params {
-    size_t count;
+    struct catalog_rule *rules;
+    size_t rule_count, count;
     struct catalog_param items[];
 };
 struct catalog_params *catalog_params_new(const json_t *doc); /* NULL: out of memory; `doc` was checked and stays */

@@ -61,6 +61,19 @@ static bool in_list(const json_t *list, const json_t *value)
     return false;
 }
 
+static bool says(const json_t *m, const json_t *v) /* more than which values it may have */
+{
+    const json_t *present = json_object_get(m, "present"), *above, *not ;
+
+    if (present != NULL)
+        return json_is_true(present) == (v != NULL);
+    above = json_object_get(m, "above");
+    if (above != NULL)
+        return json_is_number(v) && json_number_value(v) > json_number_value(above);
+    not = json_object_get(m, "not");
+    return not != NULL ? v == NULL || !in_list(not, v) : v != NULL && same(m, v);
+}
+
 bool catalog_matches(const json_t *when, const json_t *params)
 {
     const char *name;
@@ -69,16 +82,10 @@ bool catalog_matches(const json_t *when, const json_t *params)
     json_object_foreach((json_t *)when, name, m)
     {
         const json_t *v = json_object_get(params, name);
-        const json_t *above = json_object_get(m, "above"), *present = json_object_get(m, "present");
-        const json_t *not = json_object_get(m, "not");
         bool holds;
 
-        if (present != NULL)
-            holds = json_is_true(present) == (v != NULL);
-        else if (above != NULL)
-            holds = json_is_number(v) && json_number_value(v) > json_number_value(above);
-        else if (not != NULL)
-            holds = v == NULL || !in_list(not, v);
+        if (json_is_object(m))
+            holds = says(m, v);
         else
             holds = v != NULL && (json_is_array(m) ? in_list(m, v) : same(m, v));
         if (!holds)
@@ -411,27 +418,24 @@ static void apply_constraint(const json_t *constraint, const json_t *value, bool
         (void)check_length(constraint, value, field, tail, faults); /* a fault is in `faults` */
 }
 
-static bool has_any_of(const json_t *rule, const json_t *params)
+static bool has_any_of(const struct catalog_rule *rule, const json_t *params)
 {
-    const json_t *names = json_object_get(rule, "any_of"), *above = json_object_get(rule, "above");
+    for (size_t i = 0; i < json_array_size(rule->any_of); i++) {
+        const json_t *v = json_object_get(params, json_string_value(json_array_get(rule->any_of, i)));
 
-    for (size_t i = 0; i < json_array_size(names); i++) {
-        const json_t *v = json_object_get(params, json_string_value(json_array_get(names, i)));
-
-        if (v != NULL && (above == NULL || json_number_value(v) > json_number_value(above)))
+        if (v != NULL && (rule->above == NULL || json_number_value(v) > json_number_value(rule->above)))
             return true;
     }
-    return json_array_size(names) == 0;
+    return json_array_size(rule->any_of) == 0;
 }
 
-static void complain_any_of(const json_t *rule, const char *tail, struct catalog_faults *faults)
+static void complain_any_of(const struct catalog_rule *rule, const char *tail, struct catalog_faults *faults)
 {
-    const json_t *above = json_object_get(rule, "above");
     char list[CATALOG_LIST_BYTES], least[CATALOG_GOT_BYTES + 8] = "", number[CATALOG_GOT_BYTES];
 
-    catalog_list_text(list, sizeof list, json_object_get(rule, "any_of"));
-    if (above != NULL) {
-        catalog_value_text(number, sizeof number, above);
+    catalog_list_text(list, sizeof list, rule->any_of);
+    if (rule->above != NULL) {
+        catalog_value_text(number, sizeof number, rule->above);
         (void)snprintf(least, sizeof least, " above %s", number);
     }
     complain(faults, "params", "needs at least one of %s%s%s", list, least, tail);
@@ -447,17 +451,17 @@ static void tail_text(char tail[220], const json_t *when, const json_t *out)
 }
 
 /* The words for a fault are made only when there is one: first it is looked whether the constraint holds. */
-static void apply_rules(const json_t *rules, const json_t *given, const json_t *out, struct catalog_faults *faults)
+static void apply_rules(const struct catalog_params *all, const json_t *given, const json_t *out,
+                        struct catalog_faults *faults)
 {
-    for (size_t i = 0; i < json_array_size(rules); i++) {
-        const json_t *rule = json_array_get(rules, i), *when = json_object_get(rule, "when");
+    for (const struct catalog_rule *rule = all->rules; rule < all->rules + all->rule_count; rule++) {
         const char *name;
         json_t *constraint;
         char field[96], tail[220];
 
-        if (!catalog_matches(when, out))
+        if (!catalog_matches(rule->when, out))
             continue;
-        json_object_foreach(json_object_get(rule, "then"), name, constraint)
+        json_object_foreach((json_t *)(uintptr_t)rule->then, name, constraint)
         {
             const json_t *was = json_object_get(given, name), *value = json_object_get(out, name);
             bool was_given = was != NULL && !json_is_null(was);
@@ -468,12 +472,12 @@ static void apply_rules(const json_t *rules, const json_t *given, const json_t *
             if (found.count == 0)
                 continue;
             (void)snprintf(field, sizeof field, "params.%.80s", name);
-            tail_text(tail, when, out);
+            tail_text(tail, rule->when, out);
             if (!has_fault(faults, field))
                 apply_constraint(constraint, value, was_given, field, tail, faults);
         }
         if (!has_any_of(rule, out)) {
-            tail_text(tail, when, out);
+            tail_text(tail, rule->when, out);
             complain_any_of(rule, tail, faults);
         }
     }
@@ -490,7 +494,16 @@ static const struct catalog_param *param_find(const struct catalog_params *all, 
     return NULL;
 }
 
-static bool take_given(const struct operation *op, const json_t *given, json_t *out, struct catalog_faults *faults)
+/* What was given, by its place in the operation's list: 64 bits for the first of them. */
+static bool is_given(uint64_t marks, const json_t *given, const struct catalog_params *all, size_t i)
+{
+    const json_t *value = i < 64 ? NULL : json_object_get(given, all->items[i].name);
+
+    return i < 64 ? (marks >> i & 1) != 0 : value != NULL && !json_is_null(value);
+}
+
+static bool take_given(const struct operation *op, const json_t *given, json_t *out, uint64_t *marks,
+                       struct catalog_faults *faults)
 {
     const char *name;
     json_t *value;
@@ -506,6 +519,8 @@ static bool take_given(const struct operation *op, const json_t *given, json_t *
         }
         if (json_is_null(value))
             continue; /* null means: the default */
+        if (param - op->params->items < 64)
+            *marks |= UINT64_C(1) << (param - op->params->items);
         fine = catalog_value(param->spec, value, param->field, faults);
         if (fine != NULL && json_object_set_new(out, name, fine) != 0)
             return false;
@@ -515,14 +530,15 @@ static bool take_given(const struct operation *op, const json_t *given, json_t *
     return true;
 }
 
-static bool fill_defaults(const struct operation *op, const json_t *given, json_t *out, struct catalog_faults *faults)
+static bool fill_defaults(const struct operation *op, const json_t *given, uint64_t marks, json_t *out,
+                          struct catalog_faults *faults)
 {
     for (size_t i = 0; i < op->params->count; i++) {
         const struct catalog_param *p = &op->params->items[i];
-        const json_t *was = json_object_get(given, p->name), *fallback;
+        const json_t *fallback;
         json_t *fine;
 
-        if (was != NULL && !json_is_null(was))
+        if (is_given(marks, given, op->params, i))
             continue;
         if (p->is_required)
             complain(faults, p->field, "is required");
@@ -542,15 +558,17 @@ static bool fill_defaults(const struct operation *op, const json_t *given, json_
 json_t *catalog_validate(const struct operation *op, const json_t *params, struct catalog_faults *faults)
 {
     json_t *out = json_object();
+    uint64_t marks = 0;
 
     faults->count = 0;
     if (params != NULL && !json_is_null(params) && !json_is_object(params)) {
         (void)wrong(faults, "params", "an object", params); /* always NULL */
-    } else if (out == NULL || !take_given(op, params, out, faults) || !fill_defaults(op, params, out, faults)) {
+    } else if (out == NULL || !take_given(op, params, out, &marks, faults) ||
+               !fill_defaults(op, params, marks, out, faults)) {
         if (faults->count == 0)
             complain(faults, "params", "could not be checked: out of memory");
     } else {
-        apply_rules(json_object_get(op->doc, "rules"), params, out, faults);
+        apply_rules(op->params, params, out, faults);
     }
     if (faults->count == 0)
         return out;
