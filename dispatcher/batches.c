@@ -368,6 +368,8 @@ static void batch_decided(struct batch *b)
     } else if (b->code != ERR_OK) {
         problem_backend(b->request, b->code);
     } else {
+        for (size_t i = 0; i < b->count; i++)
+            uuid_v7(b->items[i].one.id); /* together, however long it took: see 0023_batches.sql */
         b->is_working = uv_queue_work(b->d->loop, &b->work, print_work, print_on_work) == 0;
         if (!b->is_working) {
             batch_undo(b);

@@ -24,6 +24,15 @@ language sql as $$
         fill(unit_mc, n), fill('v1'::text, n), fill(0, n), fill(run_at, n), fill(deadline_s, n), fill(on_unknown, n),
         fill('{}'::jsonb, n), fill(null::uuid, n), fill(batch, n), max_queued) $$;
 
+create function t_batch(batch uuid, ids uuid[], key text default null, hash text default 'h', unit_mc bigint default 100,
+                        account text default 'a')
+returns table (verdict text, batch_id uuid, created_at timestamptz, needed bigint, available bigint)
+language sql as $$
+    select b.* from (select cardinality(ids) as n) s, kiln_accept_batch(batch, app(), key, hash, null, ids, fill(account, n),
+        fill('op'::text, n), fill('p'::text, n), (select jsonb_agg('{"prompt":"x"}'::jsonb) from generate_series(1, n)), null,
+        fill(1, n), fill(unit_mc, n), fill('v1'::text, n), fill(0, n), null, fill(600, n), fill('retry'::text, n), null,
+        null) b $$;
+
 create function t_beat(worker int) returns setof uuid language sql as $$ select kiln_beat(w(worker), '{}', false) $$;
 
 create function t_start(worker int, ids uuid[], unsent boolean default false, note_attempt int default null,

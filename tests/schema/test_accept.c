@@ -180,6 +180,30 @@ Test(accept, a_batch_is_all_or_none) /* M15 */
     ANSWER(c, "600|accepted",
            "select count(*), min(verdict) from t_accept((select array_agg(j(i)) from "
            "generate_series(1, 600) i), units => 1, batch => w(9))");
+    DO(c, "insert into batches values (w(9), app(), j(1), j(600))"); /* as kiln_accept_batch does */
+    test_done(c);
+}
+
+Test(accept, a_batch_is_its_jobs_and_none_that_came_between_them)
+{
+    PGconn *c = test_db();
+
+    DO(c, "select t_grant('a', 2000)");
+    ANSWER(c, "accepted", "select verdict from t_batch(w(1), array[j(1), j(3), j(5)], key => 'k')");
+    ANSWER(c, "accepted", "select verdict from t_batch(w(2), array[j(2), j(4), j(6)])");
+    ANSWER(c, "accepted", "select verdict from t_accept(array[j(7)])");
+    ANSWER(c, "3|300", "select d ->> 'total', d ->> 'held_mc' from kiln_batch_json(w(1), app(), false) d");
+    ANSWER(c, "t",
+           "select d -> 'job_ids' = to_jsonb(array[j(2), j(4), j(6)]) from kiln_batch_json(w(2), app(), true) d");
+    ANSWER(c, "t", "select kiln_batch_json(w(2), w(3), true) is null"); /* of another app */
+    ANSWER(
+        c, "3 1",
+        "select substr(doc ->> 'id', 36) from kiln_batch_page(app(), null, null, null, j(5), 10, w(1)) order by 1 desc");
+    ANSWER(c, "replayed|t", "select verdict, batch_id = w(1) from t_batch(w(4), array[j(8)], key => 'k')");
+    ANSWER(c, "mismatch", "select verdict from t_batch(w(4), array[j(8)], key => 'k', hash => 'other')");
+    ANSWER(c, "insufficient", "select verdict from t_batch(w(4), array[j(8)], unit_mc => 5000)");
+    ANSWER(c, "accepted", "select verdict from t_batch(w(2), array[j(2), j(4), j(6)])"); /* a reply was lost */
+    ANSWER(c, "2", "select count(*) from batches");
     test_done(c);
 }
 

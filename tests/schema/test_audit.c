@@ -82,6 +82,9 @@ static const struct plant plants[] = {
       "job.attempts" },
     { "insert into attempts (job_id, no, fence, state, provider, opened_at) values (j(77), 1, 1, 'open', 'p', now())",
       "attempt.job" },
+    { "update jobs set batch_id = j(9) where id = j(6)", "job.batch" },
+    { "with b as (insert into batches values (j(9), app(), j(1), j(5))) update jobs set batch_id = j(9) where id = j(6)",
+      "job.batch" },
     { "insert into attempts (job_id, no, fence, state, class, provider, opened_at, closed_at) "
       "select j(5), i, 1, 'closed', 'unknown', 'p', now(), now() from generate_series(2, 4) i",
       "job.unknowns" },
