@@ -103,7 +103,8 @@ static void accept_flush(struct accept *a)
                                         .priority = p->priority,
                                         .created_ms = p->created_ms,
                                         .delay_ms = p->delay_ms,
-                                        .account_cap = -1 /* the reconciler knows it */ };
+                                        .account_cap = -1, /* the reconciler knows it */
+                                        .is_new = true };
     }
     if (call != NULL) {
         call->accept = a;

@@ -296,6 +296,8 @@ static void print_work(uv_work_t *work)
     struct batch *b = container_of(work, struct batch, work);
     bool ok = true;
 
+    for (size_t i = 0; i < b->count; i++)
+        uuid_v7(b->items[i].one.id); /* together, however long preparing took: see 0023_batches.sql */
     for (size_t i = 0; i < b->count && ok; i++) {
         ok = batch_rows_add(&b->rows, &b->items[i].one, &b->items[i].envelope);
         b->held_mc += b->items[i].one.price.units * b->items[i].one.price.unit_mc;
@@ -368,8 +370,6 @@ static void batch_decided(struct batch *b)
     } else if (b->code != ERR_OK) {
         problem_backend(b->request, b->code);
     } else {
-        for (size_t i = 0; i < b->count; i++)
-            uuid_v7(b->items[i].one.id); /* together, however long it took: see 0023_batches.sql */
         b->is_working = uv_queue_work(b->d->loop, &b->work, print_work, print_on_work) == 0;
         if (!b->is_working) {
             batch_undo(b);

@@ -51,6 +51,7 @@ struct queue_item { /* all borrowed during the call */
     int64_t created_ms;   /* wall; age within the priority */
     int64_t delay_ms;     /* > 0: not before that */
     int64_t account_cap;  /* accounts.max_running; 0: none, -1: not known, leave it as it is */
+    bool is_new;          /* accepted just now: nobody can have noted anything about it, and no claim asks */
 };
 /* Adds jobs that Redis does not know; known ones (also claimed) stay as they are. Wakes one sleeper per call. */
 void queue_publish(struct queue *q, const struct queue_item *items, size_t count, queue_done_fn *fn, void *ctx);

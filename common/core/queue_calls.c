@@ -23,14 +23,14 @@ static void run_nothing(struct queue *q, struct ask *a) /* the answer comes from
 
 static bool is_same(const char *a, const char *b)
 {
-    return a == b || strcmp(a, b) == 0;
+    return a == b || (a && b && strcmp(a, b) == 0);
 }
 
 static bool are_alike(const struct queue_item *a, const struct queue_item *b) /* but for job and envelope */
 {
     return a->priority == b->priority && a->created_ms == b->created_ms && a->delay_ms == b->delay_ms &&
-           a->account_cap == b->account_cap && is_same(a->lane, b->lane) && is_same(a->app, b->app) &&
-           is_same(a->account, b->account);
+           a->account_cap == b->account_cap && a->is_new == b->is_new && is_same(a->lane, b->lane) &&
+           is_same(a->app, b->app) && is_same(a->account, b->account);
 }
 
 static void publish_chunk(struct queue *q, const struct queue_item *items, size_t count, struct ask *a)
@@ -38,7 +38,7 @@ static void publish_chunk(struct queue *q, const struct queue_item *items, size_
     const struct queue_item *end = items + count;
     struct args args;
 
-    args_init(&args, count * 10); /* none like the next */
+    args_init(&args, count * 11); /* none like the next */
     for (const struct queue_item *item = items, *next; item < end; item = next) {
         for (next = item + 1; next < end && are_alike(item, next);)
             next++;
@@ -50,6 +50,7 @@ static void publish_chunk(struct queue *q, const struct queue_item *items, size_
         args_int(&args, item->created_ms);
         args_int(&args, item->delay_ms);
         args_int(&args, item->account_cap);
+        args_int(&args, item->is_new);
         for (const struct queue_item *one = item; one < next; one++) {
             bool fits = one->envelope && strlen(one->envelope) <= ENVELOPE_MAX_BYTES;
 

@@ -1,5 +1,5 @@
--- 0023_batches.sql: accepting costs PostgreSQL less again. A batch is a row of its own, so that its jobs need no index entry each;
--- and money of one account is added up, not looked up a row.
+-- 0023_batches.sql: accepting costs PostgreSQL less again. Money of one account is added up, not looked up a row; and a batch is a
+-- row of its own, so that its jobs need no index entry each (0024_batches.sql reads it, when nobody writes the old way any more).
 
 -- ---- kiln_accept ----
 
@@ -36,13 +36,15 @@ begin
             from accounts a where a.app_id = apps[1] and a.name = accounts[1];
         needs := array(select u.units * u.unit_mc from unnest(units, unit_mcs) u(units, unit_mc));
         helds := ''{}'';
+        plain := acc_ is not null;
         for row_ in 1 .. n loop
+            plain := plain and needs[row_] <= balance_ - held_;
+            exit when not plain;
             held_ := held_ + needs[row_];
             helds[row_] := held_;
         end loop;
         accs := array_fill(acc_, array[n]);
         balances := array_fill(balance_, array[n]);
-        plain := coalesce(held_ <= balance_, false);
     else
         select array_agg(x.acc), array_agg(x.need), array_agg(x.balance),
                array_agg(case when x.held <= x.balance then x.held::bigint end),
@@ -81,52 +83,32 @@ create table batches (
     first_job uuid not null,
     last_job uuid not null
 );
-insert into batches (id, app_id, first_job, last_job)
-    select batch_id, (array_agg(app_id))[1], (array_agg(id order by id))[1], (array_agg(id order by id desc))[1]
-    from jobs where batch_id is not null group by batch_id;
-drop index jobs_of_batch;
 
--- The functions are taken as they stand, and the migration stops when a place is not there.
+-- Each of its two forms is taken as it stands, and the migration stops when a place is not there.
 do $$
 declare
     r record;
     def text;
 begin
     for r in select * from (values
-        ('kiln_accept_batch', 20, '    if v.verdict <> ''accepted'' and kiln_accept_batch.key is not null then
+        (20, '    if v.verdict <> ''accepted'' and kiln_accept_batch.key is not null then
 ', '    if v.verdict = ''accepted'' then
         insert into batches (id, app_id, first_job, last_job) values (batch, app, ids[1], ids[n])
             on conflict (id) do nothing;                        -- a reply was lost
     elsif kiln_accept_batch.key is not null then
 '),
-        ('kiln_accept_batch', 6, '    if v.verdict <> ''accepted'' and kiln_accept_batch.key is not null then
+        (6, '    if v.verdict <> ''accepted'' and kiln_accept_batch.key is not null then
 ', '    if v.verdict = ''accepted'' then                            -- of dispatchers from before 0022_lean_batches.sql
         insert into batches (id, app_id, first_job, last_job) values (batch, app, a.ids[1], a.ids[n])
             on conflict (id) do nothing;
     elsif kiln_accept_batch.key is not null then
-'),
-        ('kiln_batch_json', 3, '        from jobs j where j.batch_id = batch and j.app_id = app
-', '        from batches b join jobs j on j.id between b.first_job and b.last_job and j.batch_id = b.id
-        where b.id = batch and b.app_id = app
-'),
-        ('kiln_batch_page', 7, '        select kiln_job_doc(j) from jobs j
-        where j.batch_id = batch and j.app_id = app and (before is null or j.id < before)
-', '        select kiln_job_doc(j) from batches b join jobs j on j.id between b.first_job and b.last_job and j.batch_id = b.id
-        where b.id = batch and b.app_id = app and (before is null or j.id < before)
-'),
-        ('kiln_audit', 0, 'union all
-select ''attempt.job'',', 'union all
-select ''job.batch'', j.id::text, ''a batch around it'', coalesce(b.first_job || '' to '' || b.last_job, ''none'')
-    from jobs j left join batches b on b.id = j.batch_id and b.app_id = j.app_id
-    where j.batch_id is not null and (b.id is null or j.id < b.first_job or j.id > b.last_job)
-union all
-select ''attempt.job'','))
-        v(name, args, was, becomes)
+'))
+        v(args, was, becomes)
     loop
         select pg_get_functiondef(p.oid) into strict def from pg_proc p
-            where p.pronamespace = current_schema()::regnamespace and p.proname = r.name and p.pronargs = r.args;
+            where p.pronamespace = current_schema()::regnamespace and p.proname = 'kiln_accept_batch' and p.pronargs = r.args;
         if (length(def) - length(replace(def, r.was, ''))) <> length(r.was) then
-            raise exception '% has another text than this migration expects: "%"', r.name, r.was;
+            raise exception 'kiln_accept_batch has another text than this migration expects: "%"', r.was;
         end if;
         execute replace(def, r.was, r.becomes);
     end loop;

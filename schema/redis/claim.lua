@@ -57,7 +57,10 @@ local function room_under_cap(L, A, C, cap)
       room = room + r('HDEL', key, J)
     end
   end
-  if room <= 0 then r('SADD', P .. 'capped:' .. A .. ':' .. C, L) end
+  if room <= 0 then
+    r('SADD', P .. 'capped:' .. A .. ':' .. C, L)
+    r('SADD', P .. 'waits:' .. L, A .. ':' .. C)
+  end
   return room
 end
 
@@ -94,7 +97,7 @@ local function first(h) -- taken out; who may have another turn is given back
   if name and (not x or time < x.time or time == x.time and name < x.name) then
     h.at = at + 1
     local weight, cap = h.weights and number(h.weights[at], 1, MOST_WEIGHT), h.caps and number(h.caps[at], 1, FAR)
-    return { name = name, time = time, turn = TURN / (weight or 1), cap = cap, jobs = false, got = 0, room = 0, is_empty = false }
+    return { name = name, time = time, turn = 1 / (weight or 1), cap = cap, jobs = false, got = 0, room = 0, is_empty = false }
   end
   local n = #served
   local last = served[n]
@@ -211,12 +214,13 @@ local function keep(L, ids)
   return bad
 end
 
-local function pop(account, n, ids, ages) -- of an account's jobs, at most n; returns how many
+local function pop(account, n, ids, ages, has_old) -- of an account's jobs, at most n; returns how many
   local popped, count = r('ZPOPMIN', account.jobs, n), 0
   for i = 1, #popped, 2 do
     local J, score = popped[i], tonumber(popped[i + 1]) or 0
-    local second = second_of(score)
-    ids[#ids + 1], count, ages[second], is_new[J] = J, count + 1, (ages[second] or 0) + 1, score >= 0 and score % 1 == 0
+    local slot = slot_of(score)
+    ids[#ids + 1], count, ages[slot] = J, count + 1, (ages[slot] or 0) + 1
+    is_new[J] = score >= 0 and score % 1 == 0 and not has_old
     if account.cap then account.taken[#account.taken + 1], is_taken[J] = J, true end
   end
   account.is_empty = count < n
@@ -225,7 +229,8 @@ end
 
 local function take(L, want) -- returns how many
   local got, ids, ages, used, key = 0, {}, {}, {}, P .. 'apps:' .. L
-  local apps = takers(key, nil, math.min(want, 32))
+  local apps, ready = takers(key, nil, math.min(want, 32)), P .. 'ready:' .. L
+  local has_old = r('EXISTS', ready) == 1 -- placed by scripts that do not mark who is new
   while got < want and tries < TRIES do
     tries = tries + 1
     local app = first(apps)
@@ -247,7 +252,8 @@ local function take(L, want) -- returns how many
       account.is_capped = account.room <= 0
     end
     if account and not account.is_capped then
-      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids, ages)
+      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids, ages,
+                    has_old)
       got, app.got, account.got, account.room = got + n, app.got + n, account.got + n, account.room - n
       app.time, account.time = app.time + n * app.turn, account.time + n * account.turn
       if not account.is_empty then give_back(accounts, account) end
@@ -265,7 +271,8 @@ local function take(L, want) -- returns how many
   end
   if #moved > 0 then r('ZADD', key, unpack(moved)) end
   if #gone > 0 then r('ZREM', key, unpack(gone)) end
-  for second, n in pairs(ages) do tally(L, second, -n) end
+  for slot, n in pairs(ages) do tally(L, slot, -n) end
+  for i = 1, has_old and #ids or 0, 1000 do r('ZREM', ready, unpack(ids, i, math.min(i + 999, #ids))) end
   return got
 end
 
@@ -295,8 +302,11 @@ for _, L in ipairs(r('ZRANGE', P .. 'lanes', 0, 63)) do
         room = math.min(room, b.count - b.spent)
       end
       if room > 0 then open[#open + 1] = { lane = L, room = room, budget = b, got = 0 } end
-    elseif redis.call('EXISTS', P .. 'lane:' .. L, P .. 'claims:' .. L, P .. 'ages:' .. L, P .. 'delayed:' .. L) == 0 then
-      r('ZREM', P .. 'lanes', L) -- nothing is left of it
+    else
+      if r('EXISTS', P .. 'waits:' .. L) == 0 then r('DEL', P .. 'ages:' .. L) end -- nobody has a ready job
+      if redis.call('EXISTS', P .. 'lane:' .. L, P .. 'claims:' .. L, P .. 'ages:' .. L, P .. 'delayed:' .. L) == 0 then
+        r('ZREM', P .. 'lanes', L) -- nothing is left of it
+      end
     end
   end
 end

@@ -4,10 +4,11 @@
 -- Structures, all below P = "kiln:{0}:" (L lane, A app, C account, J job, W worker):
 --   lanes            zset   L by its last turn            lane:L          hash  limits, pauses
 --   apps:L           zset   A by virtual time             accounts:L:A    zset  C by virtual time
---   jobs:L:A:C       zset   J by priority, then age       ages:L          hash  second of creation -> ready J of it
+--   jobs:L:A:C       zset   J by priority, then age       ages:L          hash  time of creation -> ready J of it
 --   delayed:L        zset   J by due time                 claims:L        hash  J -> W; its size is the concurrency
 --   worker:W         hash   J -> "claim call:L"           collecting:W    set   J; if W dies now, it counts as a loss
 --   running:A:C      hash   J of a capped account -> ''   capped:A:C      set   L where the account waits for its cap
+--   waits:L          set    A:C that wait for their cap
 --   caps             hash   A:C -> accounts.max_running   weights         hash  A and A:C -> weight; who is not there: 1
 --   spent:L          hash   requests by slice of the window
 --   key:L#K          hash   one of several keys of a provider (K: its fingerprint): pauses, refusals
@@ -17,7 +18,7 @@
 --   wake             list   a token wakes one sleeper     marker          string (the reconciler's)
 -- job:J is kept small so that it stays one listpack; envelope and note have keys of their own for that reason.
 --
--- Virtual time: who is served moves on by one turn, which is TURN/weight, the lowest is next. Who joins stands a hair less
+-- Virtual time: who is served moves on by one turn, which is 1/weight, the lowest is next. Who joins stands a hair less
 -- than one turn of its own behind the lowest, so that a returning one neither jumps the queue again and again nor waits
 -- for more than a turn of each other, and nobody saves up what it did not use. It needs no clock of its own, so there is
 -- none that could drift.
@@ -27,10 +28,9 @@ local P = KEYS[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
---: AGE TURN BEHIND FAR SLICES MOST_WEIGHT LONGEST_PAUSE LONGEST_DELAY
+--: AGE BEHIND FAR SLICES MOST_WEIGHT LONGEST_PAUSE LONGEST_DELAY
 local AGE = 4398046511104 -- 2^42 ms: the next priority begins here
-local TURN, BEHIND = 1000, 999 -- of virtual time: mostly whole numbers, which cost half as much to print and read
-local FAR, SLICES, MOST_WEIGHT = 4503599627370496, 20, 1000
+local BEHIND, FAR, SLICES, MOST_WEIGHT = 0.999, 4503599627370496, 20, 1000
 local LONGEST_PAUSE, LONGEST_DELAY = 7 * 86400000, 366 * 86400000 -- by a provider; what says more is garbage
 
 --: r
@@ -86,23 +86,27 @@ local function activate(L, A, C)
 end
 
 --: tally
--- Of the lane's ready jobs, those created in that second: n more. What is in a jobs:L:A:C is counted here, in any order.
-local function tally(L, second, n)
-  local key, field = P .. 'ages:' .. L, string.format('%d', second)
+-- Of the lane's ready jobs, those created in that slot: n more. What is in a jobs:L:A:C is counted here; what would be less
+-- than none was miscounted before, and stats.lua sees to that.
+local function tally(L, slot, n)
+  local key, field = P .. 'ages:' .. L, string.format('%d', slot)
   if r('HINCRBY', key, field, n) <= 0 then r('HDEL', key, field) end
 end
 
---: second_of
-local function second_of(score) -- of a job's place: when it was created
+--: SLOT
+local SLOT = 10000 -- ms
+
+--: slot_of
+local function slot_of(score) -- of a job's place, or of a time: when it was created
   local created = (tonumber(score) or 0) % AGE
-  return created >= 0 and math.floor(created / 1000) or 0 -- an infinite one has no remainder
+  return created >= 0 and math.floor(created / SLOT) or 0 -- an infinite one has no remainder
 end
 
 --: enqueue
 -- One that is not new: the half tells it from those of which nobody can have noted anything.
 local function enqueue(J, L, A, C, score, created) -- as text: Redis prints a number for a command with all its digits
   if r('ZADD', P .. 'jobs:' .. L .. ':' .. A .. ':' .. C, string.format('%.1f', score + 0.5), J) == 1 then
-    tally(L, math.floor(created / 1000), 1)
+    tally(L, slot_of(created), 1)
   end
 end
 
@@ -118,8 +122,9 @@ local function dequeue(J, L, A, C) -- out of ready and delayed; empty places are
   local score = r('ZSCORE', jobs, J)
   if score then
     r('ZREM', jobs, J)
-    tally(L, second_of(score), -1)
+    tally(L, slot_of(score), -1)
   end
+  r('ZREM', P .. 'ready:' .. L, J) -- scripts of before ages:L keep it there as well
   r('ZREM', P .. 'delayed:' .. L, J)
 end
 
@@ -137,7 +142,10 @@ local function limit_of(L) return number(r('HGET', P .. 'lane:' .. L, 'concurren
 local function uncap(A, C)
   local capped = P .. 'capped:' .. A .. ':' .. C
   local lanes = r('SMEMBERS', capped)
-  for _, lane in ipairs(lanes) do activate(lane, A, C) end
+  for _, lane in ipairs(lanes) do
+    activate(lane, A, C)
+    r('SREM', P .. 'waits:' .. lane, A .. ':' .. C)
+  end
   if #lanes > 0 then redis.call('DEL', capped) end
   return #lanes > 0
 end

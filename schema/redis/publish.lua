@@ -1,6 +1,6 @@
 -- publish.lua - adds jobs that Redis does not know; a known one that lost its place in a queue gets it back.
--- ARGV: groups of jobs that have all this in common: how many, lane, app, account, priority, created, delay, cap; then job
--- and envelope ('': none) of each. Returns how many were new.
+-- ARGV: groups of jobs that have all this in common: how many, lane, app, account, priority, created, delay, cap, and
+-- whether they were accepted just now ('1'); then job and envelope ('': none) of each. Returns how many were new.
 -- What many have in common is asked and written once a call: whether any is known at all, whose claims they are, the
 -- envelopes, each sorted set, and how old they are.
 local fresh, placed = 0, 0
@@ -16,25 +16,31 @@ local function add(key, score, J) -- as text: Redis prints a number for a comman
   list[n + 1], list[n + 2] = string.format(score % 1 == 0 and '%d' or '%.1f', score), J
   return list
 end
-local function count(L, second, n)
+local function count(L, slot, n)
   local of = ages[L] or {}
-  ages[L], of[second] = of, (of[second] or 0) + n
+  ages[L], of[slot] = of, (of[slot] or 0) + n
 end
 local function flush()
   if #envelopes > 0 then redis.call('MSET', unpack(envelopes)) end
   for key, list in pairs(sets) do
-    local old = #list / 2 - r('ZADD', key, unpack(list))
-    if list.lane and old > 0 then count(list.lane, second_of(list[1]), -old) end -- without a record, but in its place
+    local old = #list / 2 - r('ZADD', key, 'NX', unpack(list))
+    for i = 1, list.lane and old > 0 and #list or 0, 2 do -- without a record, but in a place, which they keep
+      if tonumber(r('ZSCORE', key, list[i + 1])) ~= tonumber(list[i]) then
+        count(list.lane, slot_of(list[i]), -1)
+        old = old - 1
+      end
+    end
+    if list.lane and old > 0 then count(list.lane, slot_of(list[1]), -old) end -- in the very same place
   end
   for L, of in pairs(ages) do
-    for second, n in pairs(of) do tally(L, second, n) end
+    for slot, n in pairs(of) do tally(L, slot, n) end
   end
   sets, ages, envelopes = {}, {}, {}
 end
 
 local function place(J, L, jobs, score, created)
   add(jobs, score, J).lane = L
-  count(L, math.floor(created / 1000), 1)
+  count(L, slot_of(created), 1)
   placed = placed + 1
 end
 local function make_sure(L, A, C, jobs)
@@ -65,8 +71,9 @@ local groups, records, lanes, claims, in_call = {}, {}, {}, {}, {}
 local at = 1
 while at < #ARGV do
   local g = { L = ARGV[at + 1], A = ARGV[at + 2], C = ARGV[at + 3], prio = ARGV[at + 4], created = ARGV[at + 5],
-              delay = tonumber(ARGV[at + 6]), cap = tonumber(ARGV[at + 7]), from = at + 8 }
-  at = at + 8 + 2 * tonumber(ARGV[at])
+              delay = tonumber(ARGV[at + 6]), cap = tonumber(ARGV[at + 7]), from = at + 9 }
+  g.score = score_of(tonumber(g.prio), tonumber(g.created)) + (ARGV[at + 8] == '1' and 0 or 0.5) -- see enqueue
+  at = at + 9 + 2 * tonumber(ARGV[at])
   g.to, groups[#groups + 1] = at - 1, g
   local ids = lanes[g.L] or {}
   lanes[g.L] = ids
@@ -98,7 +105,7 @@ local function publish(J, envelope, g)
     if r('ZSCORE', jobs, J) then
       make_sure(L, A, C, jobs)
     elseif not is_claimed and not number(r('ZSCORE', P .. 'delayed:' .. L, J), 0, now + LONGEST_DELAY) then
-      place(J, L, jobs, score_of(its_prio, its_created) + 0.5, its_created) -- see enqueue
+      place(J, L, jobs, score_of(its_prio, its_created) + 0.5, its_created)
       make_sure(L, A, C, jobs)
     end
     return
@@ -129,7 +136,7 @@ end
 
 for _, g in ipairs(groups) do
   local id = g.A .. ':' .. g.C
-  g.jobs, g.score = P .. 'jobs:' .. g.L .. ':' .. id, score_of(tonumber(g.prio), tonumber(g.created))
+  g.jobs = P .. 'jobs:' .. g.L .. ':' .. id
   if g.cap >= 0 and not seen['cap ' .. id] then -- below: who publishes does not know it
     seen['cap ' .. id] = true
     if g.cap == 0 then

@@ -12,23 +12,23 @@
 #include "common/core/queue_internal.h" /* the scripts as the queue loads them */
 #include "redis_server.h"
 
-enum { JOBS = 100000, PUBLISH = 200, CLAIM = 100, SLICE = 2000, ARGS = 10 * PUBLISH + 8 };
+enum { JOBS = 100000, PUBLISH = 200, CLAIM = 100, SLICE = 2000, ARGS = 11 * PUBLISH + 8 };
 
 static const char bare_publish[] =
     "local fresh = 0\n"
-    "for i = 1, #ARGV, 10 do\n"
-    "  local J, L, prio, created = ARGV[i + 8], ARGV[i + 1], tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])\n"
+    "for i = 1, #ARGV, 11 do\n"
+    "  local J, L, prio, created = ARGV[i + 9], ARGV[i + 1], tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])\n"
     "  local lane = job_of(J)\n"
     "  if i == 1 then r('ZADD', P .. 'lanes', 'NX', 0, L) end\n"
     "  local is_claimed = r('HEXISTS', P .. 'claims:' .. L, J) == 1\n"
     "  if not lane and not is_claimed then\n"
     "    r('HSET', P .. 'job:' .. J, 'lane', L, 'app', ARGV[i + 2], 'account', ARGV[i + 3], 'prio', prio, 'created', created)\n"
-    "    if ARGV[i + 9] ~= '' then redis.call('SET', P .. 'env:' .. J, ARGV[i + 9]) end\n"
+    "    if ARGV[i + 10] ~= '' then redis.call('SET', P .. 'env:' .. J, ARGV[i + 10]) end\n"
     "    r('ZADD', P .. 'jobs:' .. L, score_of(prio, created), J)\n"
     "    fresh = fresh + 1\n"
     "  end\n"
     "end\n"
-    "if fresh > 0 then tally(ARGV[2], math.floor(ARGV[6] / 1000), fresh) end\n"
+    "if fresh > 0 then tally(ARGV[2], slot_of(ARGV[6]), fresh) end\n"
     "if fresh > 0 then wake() end\n"
     "return fresh\n";
 static const char bare_claim[] =
@@ -49,7 +49,7 @@ static const char bare_claim[] =
     "  end\n"
     "end\n"
     "if #taken == 0 then return out end\n"
-    "tally(L, second_of(popped[2]), -#taken)\n"
+    "tally(L, slot_of(popped[2]), -#taken)\n"
     "r('HSET', P .. 'worker:' .. W, unpack(mine))\n"
     "r('HSET', P .. 'claims:' .. L, unpack(theirs))\n"
     "local texts = redis.call('MGET', unpack(keys))\n"
@@ -172,11 +172,12 @@ static void publish_some(struct side *s, int from, int accounts)
             (void)snprintf(ids[i], UUID_TEXT, "01900000-0000-7000-8000-%012d", k);
             (void)snprintf(names[i], sizeof(names[i]), "account-%d", k % accounts);
             (void)snprintf(created[i], sizeof(created[i]), "%lld", 1790000000000LL + k);
-            const char *args[] = {
-                "1", "lane", k % accounts % 2 ? "odd" : "even", names[i], "0", created[i], "0", "-1", ids[i], envelope
-            };
+            const char *args[] = { "1",      "lane",  k % accounts % 2 ? "odd" : "even",
+                                   names[i], "0",     created[i],
+                                   "0",      "-1",    "1",
+                                   ids[i],   envelope };
             memcpy(&argv[n], args, sizeof(args));
-            n += 10;
+            n += 11;
         }
         call(s, PUBLISH_JOBS, n, argv);
         freeReplyObject(answer(s));

@@ -52,7 +52,8 @@ static struct cost publish_spread(struct world *w, int from, int count, int acco
                                             .app = k % accounts % 2 ? "odd" : "even",
                                             .account = names[i],
                                             .created_ms = 1790000000000 + k,
-                                            .envelope = envelope };
+                                            .envelope = envelope,
+                                            .is_new = true };
         }
         ASK(w, queue_publish(w->at[0].q, items, (size_t)n, on_done, &w->a));
     }

@@ -196,14 +196,24 @@ Test(accept, a_batch_is_its_jobs_and_none_that_came_between_them)
     ANSWER(c, "t",
            "select d -> 'job_ids' = to_jsonb(array[j(2), j(4), j(6)]) from kiln_batch_json(w(2), app(), true) d");
     ANSWER(c, "t", "select kiln_batch_json(w(2), w(3), true) is null"); /* of another app */
-    ANSWER(
-        c, "3 1",
-        "select substr(doc ->> 'id', 36) from kiln_batch_page(app(), null, null, null, j(5), 10, w(1)) order by 1 desc");
+    ANSWER(c, "3 1", "select substr(doc ->> 'id', 36) from kiln_batch_page(app(), null, null, null, j(5), 10, w(1))");
     ANSWER(c, "replayed|t", "select verdict, batch_id = w(1) from t_batch(w(4), array[j(8)], key => 'k')");
     ANSWER(c, "mismatch", "select verdict from t_batch(w(4), array[j(8)], key => 'k', hash => 'other')");
     ANSWER(c, "insufficient", "select verdict from t_batch(w(4), array[j(8)], unit_mc => 5000)");
     ANSWER(c, "accepted", "select verdict from t_batch(w(2), array[j(2), j(4), j(6)])"); /* a reply was lost */
     ANSWER(c, "2", "select count(*) from batches");
+    ANSWER(
+        c, "accepted", /* as dispatchers from before 0022_lean_batches.sql ask */
+        "select verdict from kiln_accept_batch(w(3), app(), null, null, (select jsonb_agg(jsonb_build_object('id', j(i), "
+        "'account', 'a', 'operation', 'op', 'provider', 'p', 'params', '{}'::jsonb, 'units', 1, 'unit_mc', 100, "
+        "'price_version', 'v', 'priority', 0, 'deadline_s', 600, 'on_unknown', 'retry')) from generate_series(8, 9) i), "
+        "null)");
+    ANSWER(c, "2", "select d ->> 'total' from kiln_batch_json(w(3), app(), false) d");
+    DO(c, "create table before as select * from batches");
+    DO(c, "delete from batches where id <> w(2)");
+    ANSWER(c, "2 0", "select kiln_batches_fill() from generate_series(1, 2)");
+    ANSWER(c, "0", "select count(*) from (table before except table batches) x");
+    DO(c, "drop table before");
     test_done(c);
 }
 
