@@ -161,7 +161,7 @@ static void lane_set(struct dispatcher *d, const char *lane, const double values
         { "kiln_queue_ready", "Jobs ready to be claimed." },
         { "kiln_queue_delayed", "Jobs that wait for their time." },
         { "kiln_queue_claimed", "Jobs claimed by workers." },
-        { "kiln_queue_oldest_seconds", "Age of the oldest ready job." },
+        { "kiln_queue_oldest_seconds", "Age of the oldest ready job, less by up to ten seconds." },
         { "kiln_queue_paused_seconds", "How long the lane is still paused." },
     };
 

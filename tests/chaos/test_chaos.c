@@ -47,6 +47,7 @@ enum need {
     NEED_CACHE = 512,    /* identical jobs with `cache` */
     NEED_ASKED = 1024,   /* a submit whose answer is lost, at a provider that can be asked for it */
     NEED_PACKS = 2048,   /* small files whose storing waits for one before them, so that they gather */
+    NEED_LONG = 4096,    /* a job that is at one thing for seconds, however fast the machine is */
 };
 static const struct {
     const char *prefix;
@@ -62,6 +63,7 @@ static const struct {
     { "redis.adopt.", NEED_EMPTIED },
     { "redis.spend.", NEED_FILES },
     { "redis.event.", NEED_EXPIRED },
+    { "redis.progress.", NEED_LONG },
     { "store.", NEED_FILES },
     { "pack.", NEED_PACKS },
     { "worker.before_prepare", NEED_FILES },
@@ -354,6 +356,8 @@ static void load(struct scene *s)
     submit(s, other, "refused", "openai.images.generate",
            "{\"prompt\":\"busy [[job:refused]] [[fault:status=429,times=1]]\",\"quality\":\"low\"}");
     submit(s, cancel_id, "cancel", "leonardo.generate", slow);
+    if (s->need & NEED_LONG)
+        submit(s, other, "long", "leonardo.generate", LEONARDO("long [[job:long]] [[fault:delay_ms=3000]]"));
     if (s->need & NEED_FILES)
         load_files(s);
     if (s->need & NEED_ASKED)

@@ -176,7 +176,7 @@ Test(queue_stats, a_note_is_there_whichever_way_its_job_came_back)
         it.is_new = true;
         publish(w, it);
         cr_assert_eq(claim(w, 1, 1), 1);
-        cr_assert_str_empty(w->a.claims[0].note);
+        cr_assert_str_eq(w->a.claims[0].note, "");
         cr_assert_eq(ASK(w, queue_note(q, job_id(way), 1, "{\"ref\":\"r\"}", on_done, &w->a)), 1);
         if (way == 0)
             ASK(w, queue_put_back(q, job_id(way), NULL, 0, true, on_done, &w->a));
