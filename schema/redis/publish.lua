@@ -23,14 +23,15 @@ end
 local function flush()
   if #envelopes > 0 then redis.call('MSET', unpack(envelopes)) end
   for key, list in pairs(sets) do
-    local old = #list / 2 - r('ZADD', key, 'NX', unpack(list))
-    for i = 1, list.lane and old > 0 and #list or 0, 2 do -- without a record, but in a place, which they keep
+    local old = list.lane and #list / 2 - r('ZADD', key, 'NX', unpack(list)) or 0
+    if not list.lane then r('ZADD', key, unpack(list)) end
+    for i = 1, old > 0 and #list or 0, 2 do -- without a record, but in a place, which they keep
       if tonumber(r('ZSCORE', key, list[i + 1])) ~= tonumber(list[i]) then
         count(list.lane, slot_of(list[i]), -1)
         old = old - 1
       end
     end
-    if list.lane and old > 0 then count(list.lane, slot_of(list[1]), -old) end -- in the very same place
+    if old > 0 then count(list.lane, slot_of(list[1]), -old) end -- in the very same place
   end
   for L, of in pairs(ages) do
     for slot, n in pairs(of) do tally(L, slot, n) end
