@@ -34,8 +34,7 @@ struct item {
     struct batch *batch;
     size_t index;
     struct item *next_over; /* prepared or refused: its arena can go */
-    bool is_ready;
-    char *envelope; /* until it is published; NULL: read it in PostgreSQL */
+    char *envelope;         /* until it is published; NULL: read it in PostgreSQL */
 };
 
 struct batch {
@@ -418,7 +417,6 @@ static void item_on_ready(struct accept_one *one)
 {
     struct item *it = container_of(one, struct item, one);
 
-    it->is_ready = true;
     item_over(it);
 }
 

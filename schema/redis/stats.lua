@@ -9,14 +9,14 @@ local function look(L) -- how many are ready; nil: too many accounts
     if not seen[id] then n = n + r('ZCARD', P .. 'jobs:' .. L .. ':' .. id) end
     seen[id] = true
   end
-  local apps, waiting = r('ZRANGE', P .. 'apps:' .. L, 0, left), r('SCARD', P .. 'waits:' .. L)
-  left = left - #apps - waiting
-  if left < 0 then return end
+  local waiting = r('SCARD', P .. 'waits:' .. L)
+  local many = waiting + r('ZCARD', P .. 'apps:' .. L)
+  local apps = many <= left and r('ZRANGE', P .. 'apps:' .. L, 0, -1) or {}
+  for _, A in ipairs(apps) do many = many + r('ZCARD', P .. 'accounts:' .. L .. ':' .. A) end
+  if many > left then return end -- the other lanes have theirs looked at
+  left = left - many
   for _, A in ipairs(apps) do
-    local accounts = r('ZRANGE', P .. 'accounts:' .. L .. ':' .. A, 0, left)
-    left = left - #accounts
-    if left < 0 then return end
-    for _, C in ipairs(accounts) do add(A .. ':' .. C) end
+    for _, C in ipairs(r('ZRANGE', P .. 'accounts:' .. L .. ':' .. A, 0, -1)) do add(A .. ':' .. C) end
   end
   for _, id in ipairs(waiting > 0 and r('SMEMBERS', P .. 'waits:' .. L) or {}) do add(id) end -- they have no turn
   return n

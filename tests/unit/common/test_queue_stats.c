@@ -157,6 +157,13 @@ Test(queue_stats, ready_jobs_are_counted_where_accounts_are_many_and_at_their_ca
     cr_expect_eq(stats(w, "lane").ready, 4 + ACCOUNTS - 300);
     server_do(&w->server, "DEL kiln:{0}:ages:lane"); /* too many to look at: what is counted is all there is */
     cr_expect_eq(stats(w, "lane").ready, 0);
+    publish_many(w, 5000, 3, "first", "app", "a");
+    publish_many(w, 6000, 3, "then", "app", "a");
+    server_do(&w->server, "ZADD kiln:{0}:lanes -1 first 99 then"); /* on both sides of the large one */
+    server_do(&w->server, "DEL kiln:{0}:ages:first kiln:{0}:ages:then");
+    cr_expect_eq(stats(w, "first").ready, 3, "a large lane leaves the others theirs");
+    cr_expect_eq(stats(w, "then").ready, 3);
+    server_do(&w->server, "DEL kiln:{0}:jobs:first:app:a kiln:{0}:jobs:then:app:a");
     for (int i = 0; i < 3; i++)
         cr_expect_eq(claim(w, 1, 400), 400);
     cr_expect_eq(stats(w, "lane").ready, 4, "again few");
