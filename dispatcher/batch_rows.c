@@ -1,4 +1,5 @@
-/* batch_rows.c - see batch_rows.h. JSON columns are JSON arrays, the others PostgreSQL's array literals. */
+/* batch_rows.c - see batch_rows.h. JSON columns are JSON arrays, the others PostgreSQL's array literals, but for the
+ * ids. */
 #include "dispatcher/batch_rows.h"
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +34,45 @@ static struct buf *next(struct batch_rows *rows, enum column c) /* what follows 
     struct buf *out = &rows->columns[c];
 
     out->ceiling = column_bytes;
-    (void)buf_add(out, rows->count > 0 ? "," : is_json(c) ? "[" : "{", 1); /* a full buffer refuses the rest as well */
+    (void)buf_add(out, out->len > 0 ? "," : is_json(c) ? "[" : "{", 1); /* a full buffer refuses the rest as well */
+    rows->from = out->len;
     return out;
+}
+
+/* One value for all rows becomes one for each of those before this row. */
+static bool spell_out(struct batch_rows *rows, enum column c)
+{
+    struct buf *out = &rows->columns[c], last = { .ceiling = column_bytes }, shared = { .ceiling = column_bytes };
+    bool ok = buf_add(&last, out->data + rows->from, out->len - rows->from) && buf_add(&shared, ",", 1) &&
+              buf_add(&shared, out->data + 1, rows->shared[c]);
+
+    out->len = rows->from - 1;
+    for (size_t i = 1; i < rows->count && ok; i++)
+        ok = buf_add(out, shared.data, shared.len);
+    ok = ok && buf_add(out, ",", 1) && buf_add(out, last.data, last.len);
+    rows->shared[c] = 0;
+    buf_done(&last);
+    buf_done(&shared);
+    return ok;
+}
+
+/* The row's value is written: once for all rows, as long as they have the same (kiln_each in 0025_leaner_batches.sql).
+ */
+static bool value_end(struct batch_rows *rows, enum column c)
+{
+    struct buf *out = &rows->columns[c];
+    size_t len = out->len - rows->from, shared = rows->shared[c];
+
+    if (out->is_full)
+        return false;
+    if (rows->count == 0)
+        rows->shared[c] = len;
+    if (rows->count == 0 || shared == 0)
+        return true;
+    if (len != shared || memcmp(out->data + 1, out->data + rows->from, len) != 0)
+        return spell_out(rows, c);
+    out->len = rows->from - 1;
+    return true;
 }
 
 static bool add_text(struct batch_rows *rows, enum column c, const char *text)
@@ -49,12 +87,12 @@ static bool add_text(struct batch_rows *rows, enum column c, const char *text)
         at += at[plain] == '\0' ? plain : plain + 1;
     }
     rows->has[c] = true;
-    return ok && buf_add(out, "\"", 1);
+    return ok && buf_add(out, "\"", 1) && value_end(rows, c);
 }
 
 static bool add_word(struct batch_rows *rows, enum column c, const char *text) /* text or NULL */
 {
-    return text != NULL ? add_text(rows, c, text) : buf_str(next(rows, c), "NULL");
+    return text != NULL ? add_text(rows, c, text) : buf_str(next(rows, c), "NULL") && value_end(rows, c);
 }
 
 static bool add_json(struct batch_rows *rows, enum column c, const char *json)
@@ -70,14 +108,14 @@ static bool add_number(struct batch_rows *rows, enum column c, int64_t n)
     const char *text = i64_text(digits, n, &len);
 
     rows->has[c] = true;
-    return buf_add(next(rows, c), text, len);
+    return buf_add(next(rows, c), text, len) && value_end(rows, c);
 }
 
 static bool add_columns(struct batch_rows *rows, const struct accept_one *one)
 {
     const struct accept_order *o = &one->order;
 
-    return add_text(rows, ID, one->id) && add_text(rows, ACCOUNT, o->account) &&
+    return db_uuids_add(&rows->columns[ID], one->id) && add_text(rows, ACCOUNT, o->account) &&
            add_text(rows, OPERATION, o->op->name) && add_text(rows, PROVIDER, one->provider) &&
            add_number(rows, UNITS, one->price.units) && add_number(rows, UNIT_MC, one->price.unit_mc) &&
            add_text(rows, PRICE_VERSION, one->price.version) && add_number(rows, PRIORITY, o->priority) &&
@@ -113,7 +151,8 @@ bool batch_rows_end(struct batch_rows *rows)
 {
     bool ok = rows->count > 0;
 
-    for (size_t i = 0; i < BATCH_COLUMNS && ok; i++)
+    db_uuids_end(&rows->columns[ID]);
+    for (size_t i = ID + 1; i < BATCH_COLUMNS && ok; i++)
         ok = buf_add(&rows->columns[i], is_json((enum column)i) ? "]" : "}", 1);
     return ok;
 }
@@ -125,7 +164,8 @@ static const char *column(const struct batch_rows *rows, enum column c)
 
 void batch_rows_fill(const struct batch_rows *rows, struct ledger_batch *out)
 {
-    out->ids = column(rows, ID);
+    out->ids.data = rows->columns[ID].data;
+    out->ids.len = rows->columns[ID].len;
     out->accounts = column(rows, ACCOUNT);
     out->operations = column(rows, OPERATION);
     out->providers = column(rows, PROVIDER);

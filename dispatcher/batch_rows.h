@@ -10,7 +10,9 @@ enum { BATCH_COLUMNS = 15 };
 struct batch_rows { /* zeroed */
     struct buf columns[BATCH_COLUMNS];
     size_t count;
-    bool has[BATCH_COLUMNS]; /* somebody has a value there */
+    bool has[BATCH_COLUMNS];      /* somebody has a value there */
+    size_t shared[BATCH_COLUMNS]; /* bytes of the one value that stands for all rows; 0: each has its own */
+    size_t from;                  /* where the value begins that is being written */
 };
 
 /* One row more, and the job's envelope (malloc'd; NULL: "read it in PostgreSQL"). False: no memory. */

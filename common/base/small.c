@@ -34,9 +34,8 @@ static struct class
 
 static char *region; /* NULL: there is none */
 static size_t region_bytes, chunk_count;
-static unsigned char class_of[CHUNKS];   /* of each chunk in use */
-static _Atomic(struct block *) returned; /* freed by other threads */
-static struct block *came_back;          /* of those, what the owner has taken and not put into its class */
+static unsigned char class_of[CHUNKS];            /* of each chunk in use */
+static _Atomic(struct block *) returned[CLASSES]; /* freed by other threads */
 static _Thread_local bool is_owner;
 
 void small_begin(void)
@@ -75,26 +74,26 @@ static void class_push(size_t class, void *p)
     classes[class].free = b;
 }
 
-/* What other threads gave back, until there is one of this class, else a new chunk. A thread may give back a hundred
- * thousand at once, so not all of them are looked at; as many as a chunk has, so that they do not become ever more. */
+/* The next one's memory is on its way while this one is put to use: another thread may have touched it last. */
+static void *class_pop(struct class *c)
+{
+    struct block *b = c->free;
+
+    c->free = b->next;
+    __builtin_prefetch(c->free, 1);
+    return b;
+}
+
+/* What other threads gave back, all of it at once and none of it looked at, else a new chunk. */
 static void *class_refill(size_t class)
 {
     struct class *c = &classes[class];
     size_t bytes = (class + 1) * STEP_BYTES;
-    struct block *b;
 
-    if (!came_back)
-        came_back = atomic_exchange_explicit(&returned, NULL, memory_order_acquire);
-    for (size_t i = 0; i < CHUNK_BYTES / STEP_BYTES && came_back && !c->free; i++) {
-        b = came_back;
-        came_back = b->next;
-        class_push(class_at(b), b);
-    }
-    if (c->free) {
-        b = c->free;
-        c->free = b->next;
-        return b;
-    }
+    if (atomic_load_explicit(&returned[class], memory_order_relaxed))
+        c->free = atomic_exchange_explicit(&returned[class], NULL, memory_order_acquire);
+    if (c->free)
+        return class_pop(c);
     if (chunk_count == CHUNKS)
         return NULL;
     class_of[chunk_count] = (unsigned char)class;
@@ -106,17 +105,15 @@ static void *class_refill(size_t class)
 static void *class_take(size_t class)
 {
     struct class *c = &classes[class];
-    void *p = c->free;
+    void *p;
 
-    if (p) {
-        c->free = c->free->next;
-    } else if (c->left > 0) {
-        p = c->fresh;
-        c->fresh += (class + 1) * STEP_BYTES;
-        c->left--;
-    } else {
-        p = class_refill(class);
-    }
+    if (c->free)
+        return class_pop(c);
+    if (c->left == 0)
+        return class_refill(class);
+    p = c->fresh;
+    c->fresh += (class + 1) * STEP_BYTES;
+    c->left--;
     return p;
 }
 
@@ -153,9 +150,10 @@ void small_free(void *p)
     } else if (is_owner) {
         class_push(class_at(p), p);
     } else {
-        b->next = atomic_load_explicit(&returned, memory_order_relaxed);
-        while (
-            !atomic_compare_exchange_weak_explicit(&returned, &b->next, b, memory_order_release, memory_order_relaxed))
+        _Atomic(struct block *) *to = &returned[class_at(p)];
+
+        b->next = atomic_load_explicit(to, memory_order_relaxed);
+        while (!atomic_compare_exchange_weak_explicit(to, &b->next, b, memory_order_release, memory_order_relaxed))
             ;
     }
 }

@@ -271,15 +271,19 @@ void uuid_random(char out[UUID_TEXT])
 
 bool uuid_bytes(unsigned char out[UUID_BYTES], const char *s)
 {
-    char digits[2 * UUID_BYTES + 1], *to = digits;
+    char lower[UUID_TEXT];
+    size_t digits = 0;
 
-    if (!uuid_valid(s))
+    if (!uuid_lower(lower, s))
         return false;
-    for (; *s; s++)
-        if (*s != '-')
-            *to++ = *s;
-    *to = 0;
-    return hex_decode(out, UUID_BYTES, digits);
+    for (const char *at = lower; *at; at++) { /* each known id is looked up by its bytes: no general decoder */
+        if (*at == '-')
+            continue;
+        unsigned digit = (unsigned)(*at <= '9' ? *at - '0' : *at - 'a' + 10);
+        out[digits / 2] = (unsigned char)(digits % 2 ? out[digits / 2] | digit : digit << 4);
+        digits++;
+    }
+    return true;
 }
 
 bool uuid_valid(const char *s)

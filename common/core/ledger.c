@@ -189,7 +189,7 @@ enum err ledger_accept_batch(struct ledger *l, const struct ledger_batch *batch,
                              batch->key,
                              batch->hash,
                              l->max_queued[0] ? l->max_queued : NULL,
-                             batch->ids,
+                             batch->ids.data,
                              batch->accounts,
                              batch->operations,
                              batch->providers,
@@ -204,13 +204,14 @@ enum err ledger_accept_batch(struct ledger *l, const struct ledger_batch *batch,
                              batch->on_unknowns,
                              batch->metadata,
                              batch->extras };
+    const size_t binary[ARRAY_LEN(values)] = { [5] = batch->ids.len };
 
     return db_query_as(l->db,
                        "select verdict, batch_id, kiln_time(created_at) as created_at, needed, available from "
                        "kiln_accept_batch($1::uuid, $2::uuid, $3::text, $4::text, $5::int, $6::uuid[], $7::text[], "
                        "$8::text[], $9::text[], $10::jsonb, $11::jsonb, $12::int[], $13::bigint[], $14::text[], "
                        "$15::int[], $16::timestamptz[], $17::int[], $18::text[], $19::jsonb, $20::jsonb)",
-                       ARRAY_LEN(values), values, BATCH_PATIENCE_MS, batch_adapt, (db_plain_fn *)fn, ctx);
+                       ARRAY_LEN(values), values, binary, BATCH_PATIENCE_MS, batch_adapt, (db_plain_fn *)fn, ctx);
 }
 
 /* --- retry --- */
@@ -332,7 +333,7 @@ enum err ledger_expire(struct ledger *l, int64_t max, ledger_expire_fn *fn, void
 
     (void)snprintf(text, sizeof text, "%lld", (long long)max);
     return db_query_as(l->db, "select job, state, holder from kiln_expire($1::int)", 1, (const char *const[]){ text },
-                       EXPIRE_PATIENCE_MS, expire_adapt, (db_plain_fn *)fn, ctx);
+                       NULL, EXPIRE_PATIENCE_MS, expire_adapt, (db_plain_fn *)fn, ctx);
 }
 
 /* --- grant --- */

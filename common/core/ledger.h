@@ -51,10 +51,15 @@ typedef void ledger_accept_fn(void *ctx, enum err err, const struct ledger_accep
 enum err ledger_accept(struct ledger *l, const struct ledger_accept *row, ledger_accept_fn *fn, void *ctx);
 
 /* Many jobs, all or none, in one call of its own; by column, each a PostgreSQL array literal or, of the four that hold
- * JSON, a JSON array. inputs, run_ats, metadata and extras: NULL where no job has any (0022_lean_batches.sql). */
+ * JSON, a JSON array. inputs, run_ats, metadata and extras: NULL where no job has any (0022_lean_batches.sql). An array
+ * of one value, but for the ids and the JSON: each job has it (0025_leaner_batches.sql). */
 struct ledger_batch {
     const char *id, *app, *key, *hash;
-    const char *ids, *accounts, *operations, *providers, *params, *inputs, *units, *unit_mcs, *price_versions;
+    struct {
+        const char *data; /* db_uuids_add */
+        size_t len;
+    } ids;
+    const char *accounts, *operations, *providers, *params, *inputs, *units, *unit_mcs, *price_versions;
     const char *priorities, *run_ats, *deadlines_s, *on_unknowns, *metadata, *extras;
 };
 struct ledger_batched {

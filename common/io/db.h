@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <uv.h>
 #include "common/base/err.h"
+#include "common/base/text.h"
 
 struct db;
 struct db_gather;
@@ -96,8 +97,13 @@ typedef void db_query_fn(void *ctx, enum err err, const struct db_result *result
 enum err db_query(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
                   db_query_fn *fn, void *ctx);
 typedef void db_adapt_fn(db_plain_fn *user, void *ctx, enum err err, const struct db_result *result);
-enum err db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
-                     db_adapt_fn *adapt, db_plain_fn *user, void *ctx);
+/* `binary` (NULL: nothing is): of each value, how many bytes it has in PostgreSQL's binary format; 0: it is text. */
+enum err db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, const size_t *binary,
+                     int patience_ms, db_adapt_fn *adapt, db_plain_fn *user, void *ctx);
+/* A uuid[] in that format, text's canonical UUIDs one after the other; as text each would cost PostgreSQL half a
+ * microsecond. `out` is empty before the first; db_uuids_end once, after the last. False: no memory, or not a UUID. */
+bool db_uuids_add(struct buf *out, const char *uuid);
+void db_uuids_end(struct buf *out);
 void db_forget(struct db *db,
                void *ctx); /* whatever waits with this ctx (rows and queries) is never called back; its effect stays */
 

@@ -5,7 +5,7 @@
 #include "common/base/text.h"
 #include "common/io/db_inner.h"
 
-enum { PARAMS_MAX = 64, QUERIES_MAX = 100000 };
+enum { PARAMS_MAX = 64, QUERIES_MAX = 100000, BINARY_MAX = 1 << 30 };
 
 struct query {
     struct query *next;
@@ -18,6 +18,7 @@ struct query {
     enum err told_as;
     const char *sql;
     size_t count;
+    const int *lengths, *formats; /* NULL: all values are text */
     const char *values[];
 };
 
@@ -61,46 +62,65 @@ static void queries_drop_head(struct queries *all)
     free(q);
 }
 
-/* One block: the struct, the pointers, the SQL and the values. */
-static struct query *query_new(const char *sql, size_t count, const char *const *values)
+/* One block: the struct, the pointers, lengths and formats, the SQL and the values. */
+static struct query *query_new(const char *sql, size_t count, const char *const *values, const size_t *binary)
 {
-    size_t size = sizeof(struct query) + count * sizeof(char *), at = size;
+    size_t at = sizeof(struct query) + count * sizeof(char *), sizes[PARAMS_MAX];
+    size_t size = at + (binary ? 2 * count * sizeof(int) : 0) + strlen(sql) + 1;
 
-    size += strlen(sql) + 1;
-    for (size_t i = 0; i < count; i++)
-        size += values[i] ? strlen(values[i]) + 1 : 0;
+    for (size_t i = 0; i < count; i++) {
+        sizes[i] = !values[i] ? 0 : binary && binary[i] ? binary[i] : strlen(values[i]) + 1;
+        size += sizes[i];
+    }
     struct query *q = calloc(1, size);
     if (!q)
         return NULL;
     char *p = (char *)q + at;
     q->count = count;
+    if (binary) {
+        int *lengths = (int *)(void *)p, *formats = lengths + count;
+
+        for (size_t i = 0; i < count; i++) {
+            lengths[i] = (int)binary[i];
+            formats[i] = binary[i] > 0;
+        }
+        q->lengths = lengths;
+        q->formats = formats;
+        p += 2 * count * sizeof(int);
+    }
     q->sql = memcpy(p, sql, strlen(sql) + 1);
     p += strlen(sql) + 1;
     for (size_t i = 0; i < count; i++) {
         if (!values[i])
             continue;
-        size_t len = strlen(values[i]) + 1;
-        q->values[i] = memcpy(p, values[i], len);
-        p += len;
+        q->values[i] = memcpy(p, values[i], sizes[i]);
+        p += sizes[i];
     }
     return q;
 }
 
-enum err db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
-                     db_adapt_fn *adapt, db_plain_fn *user, void *ctx)
+static bool values_fit(size_t count, const char *const *values, const size_t *binary)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (binary && binary[i] > 0 ? !values[i] || binary[i] > BINARY_MAX
+                                    : values[i] && !utf8_valid(values[i], strlen(values[i])))
+            return false;
+    }
+    return count <= PARAMS_MAX;
+}
+
+enum err db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, const size_t *binary,
+                     int patience_ms, db_adapt_fn *adapt, db_plain_fn *user, void *ctx)
 {
     struct queries *all = queries_of(db_queries_of(db));
 
     if (db_is_closing(db))
         return ERR_CLOSED;
-    if (count > PARAMS_MAX)
+    if (!values_fit(count, values, binary))
         return ERR_ARGUMENT;
-    for (size_t i = 0; i < count; i++)
-        if (values[i] && !utf8_valid(values[i], strlen(values[i])))
-            return ERR_ARGUMENT;
     if (all->live >= QUERIES_MAX)
         return ERR_NOMEM;
-    struct query *q = query_new(sql, count, values);
+    struct query *q = query_new(sql, count, values, binary);
     if (!q)
         return ERR_NOMEM;
     q->adapt = adapt;
@@ -126,7 +146,7 @@ static void query_plain(db_plain_fn *user, void *ctx, enum err err, const struct
 enum err db_query(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
                   db_query_fn *fn, void *ctx)
 {
-    return db_query_as(db, sql, count, values, patience_ms, query_plain, (db_plain_fn *)fn, ctx);
+    return db_query_as(db, sql, count, values, NULL, patience_ms, query_plain, (db_plain_fn *)fn, ctx);
 }
 
 static bool queries_is_ready(const struct db_source *s)
@@ -144,7 +164,7 @@ static int queries_send(struct db_source *s, PGconn *pg)
     if (!q)
         return -1;
     s->flying = 1;
-    return PQsendQueryParams(pg, q->sql, (int)q->count, NULL, q->values, NULL, NULL, 0);
+    return PQsendQueryParams(pg, q->sql, (int)q->count, NULL, q->values, q->lengths, q->formats, 0);
 }
 
 static void queries_answered(struct db_source *s, const struct db_result *result, enum db_fate fate)
@@ -248,4 +268,40 @@ struct db_source *db_queries_new(struct db *db)
         return NULL;
     all->source = (struct db_source){ .ops = &queries_ops, .db = db, .name = "query" };
     return &all->source;
+}
+
+/* --- parameters in binary: array_recv and uuid_recv of PostgreSQL read them --- */
+
+enum { UUID_OID = 2950, ARRAY_HEAD = 20, UUID_WIRE = 4 + UUID_BYTES };
+
+static void put_be32(char *at, uint32_t n)
+{
+    for (int i = 0; i < 4; i++)
+        at[i] = (char)(n >> (24 - 8 * i) & 0xff);
+}
+
+bool db_uuids_add(struct buf *out, const char *uuid)
+{
+    unsigned char bytes[UUID_BYTES];
+    char wire[UUID_WIRE];
+
+    if (!uuid_bytes(bytes, uuid))
+        return false;
+    if (out->len == 0) { /* dimensions, no NULL among them, of what, how many (db_uuids_end), from 1 on */
+        char head[ARRAY_HEAD] = { 0 };
+        put_be32(head, 1);
+        put_be32(head + 8, UUID_OID);
+        put_be32(head + 16, 1);
+        if (!buf_add(out, head, ARRAY_HEAD))
+            return false;
+    }
+    put_be32(wire, UUID_BYTES);
+    memcpy(wire + 4, bytes, UUID_BYTES);
+    return buf_add(out, wire, UUID_WIRE);
+}
+
+void db_uuids_end(struct buf *out)
+{
+    if (out->len >= ARRAY_HEAD)
+        put_be32(out->data + 12, (uint32_t)((out->len - ARRAY_HEAD) / UUID_WIRE));
 }

@@ -216,15 +216,16 @@ enum err __wrap_db_query(struct db *db, const char *sql, size_t count, const cha
     return ask((struct waiting){ .query = fn, .ctx = ctx });
 }
 
-enum err __wrap_db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
-                            db_adapt_fn *adapt, db_plain_fn *user, void *ctx);
-enum err __wrap_db_query_as(struct db *db, const char *sql, size_t count, const char *const *values, int patience_ms,
-                            db_adapt_fn *adapt, db_plain_fn *user, void *ctx)
+enum err __wrap_db_query_as(struct db *db, const char *sql, size_t count, const char *const *values,
+                            const size_t *binary, int patience_ms, db_adapt_fn *adapt, db_plain_fn *user, void *ctx);
+enum err __wrap_db_query_as(struct db *db, const char *sql, size_t count, const char *const *values,
+                            const size_t *binary, int patience_ms, db_adapt_fn *adapt, db_plain_fn *user, void *ctx)
 {
     (void)db;
     (void)sql;
     (void)count;
     (void)values;
+    (void)binary;
     (void)patience_ms;
     return ask((struct waiting){ .adapt = adapt, .user = user, .ctx = ctx });
 }

@@ -177,9 +177,10 @@ Test(accept, a_batch_is_all_or_none) /* M15 */
            "select count(*), min(verdict), min(needed), max(needed) from t_accept((select array_agg(j(i)) from "
            "generate_series(1, 1000) i), units => 1, batch => w(9))");
     ANSWER(c, "0|0|0|0", WRITTEN);
-    ANSWER(c, "600|accepted",
+    ANSWER(c, "1|accepted", /* all of them: one row says so */
            "select count(*), min(verdict) from t_accept((select array_agg(j(i)) from "
            "generate_series(1, 600) i), units => 1, batch => w(9))");
+    ANSWER(c, "600|60000", "select count(*), sum(hold_mc) from jobs where batch_id = w(9)");
     DO(c, "insert into batches values (w(9), app(), j(1), j(600))"); /* as kiln_accept_batch does */
     test_done(c);
 }
@@ -214,6 +215,29 @@ Test(accept, a_batch_is_its_jobs_and_none_that_came_between_them)
     ANSWER(c, "2 0", "select kiln_batches_fill() from generate_series(1, 2)");
     ANSWER(c, "0", "select count(*) from (table before except table batches) x");
     DO(c, "drop table before");
+    test_done(c);
+}
+
+/* Dispatchers say once what all jobs of a batch share; what is said for each is for each. */
+Test(accept, what_a_batch_has_in_common_comes_once)
+{
+    PGconn *c = test_db();
+
+    DO(c, "select t_grant('a', 2000), t_grant('b', 2000)");
+    ANSWER(
+        c, "accepted",
+        "select verdict from kiln_accept_batch(w(1), app(), null, null, null, array[j(1), j(2), j(3)], array['a'], "
+        "array['op'], array['p'], '[{\"n\":1},{\"n\":2},{\"n\":3}]', null, array[2], array[100::bigint], array['v'], "
+        "array[7], array[kiln_now() + interval '1 hour'], array[600], array['retry'], null, null)");
+    ANSWER(c, "accepted",
+           "select verdict from kiln_accept_batch(w(2), app(), null, null, null, array[j(4), j(5)], array['a', 'b'], "
+           "array['op'], array['p'], '[{\"n\":4},{\"n\":5}]', null, array[1, 2], array[100::bigint], array['v'], "
+           "array[7, -7], array[null::timestamptz], array[600], array['fail'], null, null)");
+    ANSWER(c, "1a220071|2a220071|3a220071|4a110070|5b2200-70",
+           "select string_agg(concat(params ->> 'n', account, units, hold_mc, priority, "
+           "round(extract(epoch from deadline_at - created_at) / 3600)), '|' order by id) from jobs");
+    ANSWER(c, "5|5", "select count(*), count(distinct (job_id, amount)) from ledger where kind = 'hold'");
+    ANSWER(c, "700|200", "select string_agg(held::text, '|' order by name) from accounts");
     test_done(c);
 }
 
