@@ -72,6 +72,22 @@ local function takers(key, app, page) -- app: whose accounts; nil: apps
   return { key = key, app = app, page = page, from = 0, more = true, names = {}, times = {}, at = 1, served = {} }
 end
 
+-- Where as many accounts wait as jobs are wanted, and none has a weight or a cap, each has one turn and none a second: in the
+-- order in which they stand, as nobody is more than a turn ahead of another (see join). Their times are not asked of each.
+local function crowd(key, want, page)
+  if has_weights or has_caps or want < 2 or r('ZCARD', key) < want then return end
+  return { key = key, page = page, names = {}, jobs = {}, at = 0 }
+end
+
+local function next_of(c) -- nil: each has had its turn
+  local at = c.at + 1
+  if not c.names[at] then
+    for i, name in ipairs(r('ZRANGE', c.key, c.at, c.at + c.page)) do c.names[c.at + i] = name end
+  end
+  if c.names[at] then c.at = at end
+  return c.names[at]
+end
+
 local function read_on(h)
   local list, count = r('ZRANGE', h.key, h.from, h.from + h.page, 'WITHSCORES'), 0
   h.names, h.times, h.at = {}, {}, 1
@@ -158,13 +174,48 @@ local function write_times(key, moved)
   r('ZADD', key, unpack(moved))
 end
 
-local function settle(L, app) -- what was taken from an app's accounts, written down; returns whether any is left
-  local A, accounts, moved, gone, full = app.name, app.accounts.key, {}, {}, {}
+local function write_places(key, moved, gone) -- returns whether any is left
+  if #moved > 0 then write_times(key, moved) end
+  if #gone > 0 then r('ZREM', key, unpack(gone)) end
+  return #gone == 0 or r('EXISTS', key) == 1
+end
+
+local function all_exist(keys) -- nearly always they do: one question for all
+  return #keys == 0 or redis.call('EXISTS', unpack(keys)) == #keys
+end
+
+local function times_of(c) -- of a crowd's first, those after their turn: mostly many stand at the same
+  local times, at, asked = {}, 0, 0
+  while at < c.at do
+    local list = r('ZRANGE', c.key, at, asked < 16 and at or c.at - 1, 'WITHSCORES')
+    for i = 2, #list, 2 do times[at + i / 2] = string.format('%.17g', number(list[i], -FAR, FAR, 0) + 1) end
+    local last = at + #list / 2
+    at, asked = math.max(last, r('ZCOUNT', c.key, '-inf', list[#list])), asked + 1
+    for i = last + 1, math.min(at, c.at) do times[i] = times[last] end
+  end
+  return times
+end
+
+local function settle_crowd(c) -- as settle
+  local moved, gone, times, all_are = {}, {}, times_of(c), all_exist(c.jobs)
+  for i, jobs in ipairs(c.jobs) do
+    if all_are or r('EXISTS', jobs) == 1 then
+      moved[#moved + 1], moved[#moved + 2] = times[i], c.names[i]
+    else
+      gone[#gone + 1] = c.names[i]
+    end
+  end
+  return write_places(c.key, moved, gone)
+end
+
+local function settle(app) -- what was taken from an app's accounts, written down; returns whether any is left
+  if app.crowd then return settle_crowd(app.crowd) end
+  local A, moved, gone, full = app.name, {}, {}, {}
   for _, account in ipairs(app.used) do
     if account.cap then count_in(A, account) end
     if not account.is_empty and not account.is_capped then full[#full + 1] = account.jobs end
   end
-  local all_are = #full == 0 or redis.call('EXISTS', unpack(full)) == #full -- nearly always: one question for all
+  local all_are = all_exist(full)
   for _, account in ipairs(app.used) do
     if account.is_empty or account.is_capped or not all_are and r('EXISTS', account.jobs) == 0 then
       gone[#gone + 1] = account.name
@@ -172,9 +223,8 @@ local function settle(L, app) -- what was taken from an app's accounts, written 
       moved[#moved + 1], moved[#moved + 2] = account.time, account.name
     end
   end
-  if #moved > 0 then write_times(accounts, moved) end
-  if #gone > 0 then r('ZREM', accounts, unpack(gone)) end
-  return (#gone == 0 and app.used[1] or r('EXISTS', accounts) == 1) and true
+  local is_left = write_places(app.accounts.key, moved, gone)
+  return app.used[1] and is_left or r('EXISTS', app.accounts.key) == 1
 end
 
 local function write_claims(key, list)
@@ -214,17 +264,48 @@ local function keep(L, ids)
   return bad
 end
 
-local function pop(account, n, ids, ages, has_old) -- of an account's jobs, at most n; returns how many
-  local popped, count = r('ZPOPMIN', account.jobs, n), 0
+local function pop(jobs, n, ids, ages, has_old, taken) -- of an account's jobs, at most n; returns how many
+  local popped, count = r('ZPOPMIN', jobs, n), 0
   for i = 1, #popped, 2 do
     local J, score = popped[i], tonumber(popped[i + 1]) or 0
     local slot = slot_of(score)
     ids[#ids + 1], count, ages[slot] = J, count + 1, (ages[slot] or 0) + 1
     is_new[J] = score >= 0 and score % 1 == 0 and not has_old
-    if account.cap then account.taken[#account.taken + 1], is_taken[J] = J, true end
+    if taken then taken[#taken + 1], is_taken[J] = J, true end
   end
-  account.is_empty = count < n
   return count
+end
+
+local function take_turn(L, app, apps, want, ids, ages, has_old) -- of one account; returns how many jobs, nil: nobody is left
+  local A, accounts = app.name, app.accounts
+  local account = first(accounts)
+  if not account then return end
+  if not account.jobs then
+    account.jobs, account.room = app.jobs .. account.name, account.cap and 0 or FAR
+    app.used[#app.used + 1] = account
+  end
+  if account.room <= 0 then
+    count_in(A, account)
+    account.room = room_under_cap(L, A, account.name, account.cap)
+    account.is_capped = account.room <= 0
+    if account.is_capped then return 0 end
+  end
+  local ask = math.min(turns(app, apps), turns(account, accounts), want, account.room)
+  local n = pop(account.jobs, ask, ids, ages, has_old, account.cap and account.taken)
+  account.is_empty, account.got, account.room = n < ask, account.got + n, account.room - n
+  account.time = account.time + n * account.turn
+  if not account.is_empty then give_back(accounts, account) end
+  return n
+end
+
+local function take_next(app, ids, ages, has_old) -- of a crowd's next one, likewise
+  local c = app.crowd
+  local name = next_of(c)
+  if name then
+    c.jobs[c.at] = app.jobs .. name
+    return pop(c.jobs[c.at], '1', ids, ages, has_old) -- a number would be printed for Redis each time
+  end
+  look_again(1) -- fewer had a job than stood there
 end
 
 local function take(L, want) -- returns how many
@@ -235,35 +316,27 @@ local function take(L, want) -- returns how many
     tries = tries + 1
     local app = first(apps)
     if not app then break end
-    local A, accounts = app.name, app.accounts
-    if not accounts then
-      local others = #apps.names - apps.at + 1 + #apps.served
-      accounts = takers(P .. 'accounts:' .. L .. ':' .. A, A, math.ceil((want - got) / (1 + others)))
-      app.used, app.accounts, app.jobs, used[#used + 1] = {}, accounts, P .. 'jobs:' .. L .. ':' .. A .. ':', app
+    if not app.jobs then
+      local accounts, others = P .. 'accounts:' .. L .. ':' .. app.name, #apps.names - apps.at + 1 + #apps.served
+      local page = math.ceil((want - got) / (1 + others))
+      app.crowd, app.used, app.accounts = crowd(accounts, want - got, page), {}, takers(accounts, app.name, page)
+      app.jobs, used[#used + 1] = P .. 'jobs:' .. L .. ':' .. app.name .. ':', app
     end
-    local account = first(accounts)
-    if account and not account.jobs then
-      account.jobs, account.room = app.jobs .. account.name, account.cap and 0 or FAR
-      app.used[#app.used + 1] = account
+    local n
+    if app.crowd then
+      n = take_next(app, ids, ages, has_old)
+    else
+      n = take_turn(L, app, apps, want - got, ids, ages, has_old)
     end
-    if account and account.room <= 0 then
-      count_in(A, account)
-      account.room = room_under_cap(L, A, account.name, account.cap)
-      account.is_capped = account.room <= 0
+    if n then
+      got, app.got, app.time = got + n, app.got + n, app.time + n * app.turn
+      give_back(apps, app)
     end
-    if account and not account.is_capped then
-      local n = pop(account, math.min(turns(app, apps), turns(account, accounts), want - got, account.room), ids, ages,
-                    has_old)
-      got, app.got, account.got, account.room = got + n, app.got + n, account.got + n, account.room - n
-      app.time, account.time = app.time + n * app.turn, account.time + n * account.turn
-      if not account.is_empty then give_back(accounts, account) end
-    end
-    if account then give_back(apps, app) end
   end
   got = got - keep(L, ids)
   local moved, gone = {}, {}
   for _, app in ipairs(used) do
-    if not settle(L, app) then
+    if not settle(app) then
       gone[#gone + 1] = app.name
     elseif app.got > 0 then
       moved[#moved + 1], moved[#moved + 2] = app.time, app.name

@@ -79,6 +79,95 @@ Test(queue_fair, a_hundred_thousand_jobs_of_one_account_at_most_double_the_wait_
     world_free(w);
 }
 
+/* --- a crowd: as many accounts wait as a claim may take ----------------------------------------------------------- */
+
+enum { CROWD = 150, HAVE = 5, THEY_HAVE = CROWD * HAVE };
+
+static int crowd_job(int account, int turn)
+{
+    return account * 10 + turn;
+}
+
+static const char *crowd_name(int i) /* in another order than they came */
+{
+    static char name[24];
+    (void)snprintf(name, sizeof(name), "%03d-crowd", i * 7 % CROWD);
+    return name;
+}
+
+static void expect_within(const int *got, int count, int most, const char *what)
+{
+    int low = got[0], high = got[0];
+    for (int i = 1; i < count; i++) {
+        low = got[i] < low ? got[i] : low;
+        high = got[i] > high ? got[i] : high;
+    }
+    cr_assert_leq(high - low, most, "%s: one had %d turns, another %d", what, high, low);
+}
+
+/* Claims of one to `most` jobs; a newcomer in the midst of it. */
+static void crowd_is_fair(struct world *w, unsigned seed, int most, bool comes_late, const char *lane)
+{
+    int got[CROWD] = { 0 }, since[CROWD + 1] = { 0 }, first = (int)seed * 10000;
+    bool is_there = false;
+
+    dice_state = seed;
+    for (int i = 0; i < CROWD; i++)
+        publish_many(w, first + crowd_job(i, 0), HAVE, lane, "app", crowd_name(i));
+    for (int left = THEY_HAVE; left > 0;) {
+        if (comes_late && !is_there && left < 2 * THEY_HAVE / 3) {
+            publish_many(w, first + crowd_job(CROWD, 0), HAVE, lane, "app", "075-newcomer");
+            memset(since, 0, sizeof(since));
+            is_there = true;
+            left += HAVE;
+        }
+        int ask = 1 + (int)dice((unsigned)most), n = (int)claim(w, 1, (size_t)(ask < left ? ask : left));
+        cr_assert_eq(n, ask < left ? ask : left, "claims are full while there are jobs");
+        left -= n;
+        for (int i = 0; i < n; i++) {
+            int account = (claimed_number(w, (size_t)i) - first) / 10;
+            since[account]++;
+            if (account < CROWD)
+                got[account]++;
+        }
+        expect_within(got, CROWD, 1, lane);
+        for (int i = 0; i < CROWD && is_there && since[CROWD] < HAVE && got[i] < HAVE; i++)
+            cr_assert_leq(abs(since[i] - since[CROWD]), 1, "%s: a newcomer had %d turns, another since then %d", lane,
+                          since[CROWD], since[i]);
+    }
+}
+
+Test(queue_fair, in_a_crowd_nobody_has_a_second_turn_before_each_has_had_one)
+{
+    static const int sizes[] = { 2, 7, 60, 100, CROWD };
+    struct world *w = world_new(1);
+    char lane[24];
+    unsigned seed = 1;
+
+    for (size_t k = 0; k < ARRAY_LEN(sizes); k++)
+        for (int late = 0; late < 2; late++, seed++) {
+            (void)snprintf(lane, sizeof(lane), "crowd-of-%d-%s", sizes[k], late ? "late" : "early");
+            crowd_is_fair(w, seed, sizes[k], late, lane);
+        }
+    world_free(w);
+}
+
+Test(queue_fair, a_crowd_that_has_lost_its_jobs_holds_up_nobody)
+{
+    struct world *w = world_new(1);
+
+    for (int i = 0; i < CROWD; i++)
+        publish_many(w, crowd_job(i, 0), i < 40 ? 2 : 1, "lane", "app", crowd_name(i));
+    for (int i = 40; i < CROWD; i++)
+        ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
+    cr_expect_eq(claim(w, 1, CROWD), 40);
+    cr_expect_eq(w->a.ms, 1, "what is left is asked for at once, not at the next wake");
+    cr_expect_eq(claim(w, 1, CROWD), 40, "and those without jobs stand there no more");
+    cr_expect_eq(claim(w, 1, CROWD), 0);
+    cr_expect_eq(w->a.ms, -1);
+    world_free(w);
+}
+
 /* --- weights ------------------------------------------------------------------------------------------------------ */
 
 static const int64_t weight_of[] = { 1, 2, 5 };
