@@ -1,5 +1,5 @@
-/* batch_rows.h - the jobs of a batch as kiln_accept_batch wants them: by column, one growing text each. Whatever is in
- * the row and in the envelope is printed once. No I/O and no loop: made on the thread pool. */
+/* batch_rows.h - the jobs of a batch as kiln_accept_batch wants them: by column, growing (text, but for the ids).
+ * Whatever is in the row and in the envelope is printed once. No I/O and no loop: made on the thread pool. */
 #ifndef KILN_BATCH_ROWS_H
 #define KILN_BATCH_ROWS_H
 #include "common/core/ledger.h"

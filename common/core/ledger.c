@@ -148,7 +148,7 @@ enum err ledger_accept(struct ledger *l, const struct ledger_accept *row, ledger
         db_text(row->hash),     db_text(row->operation), db_text(row->provider),  db_text(row->params),
         db_text(row->inputs),   db_int(row->units),      db_int(row->unit_mc),    db_text(row->price_version),
         db_int(row->priority),  db_text(row->run_at),    db_int(row->deadline_s), db_text(row->on_unknown),
-        db_text(row->metadata), db_text(row->retry_of),  db_text(row->batch),     db_text(row->extras),
+        db_text(row->metadata), db_text(row->retry_of),  db_text(NULL),           db_text(row->extras),
     };
     const struct db_value cached[] = {
         db_text(row->job),     db_text(row->app),       db_text(row->account),    db_text(row->key),

@@ -25,12 +25,12 @@ struct ledger_accept {
     int64_t units, unit_mc;
     const char *price_version;
     int64_t priority, deadline_s;
-    const char *run_at;           /* RFC 3339; NULL: now */
-    const char *on_unknown;       /* "retry" "fail" */
-    const char *retry_of, *batch; /* NULL */
-    const char *extras;           /* JSON object; NULL */
-    const char *cache_key; /* NULL: always asked of a provider; else extras hold {"cache": {ttl_s, unit_mc}} and run_at,
-                              retry_of and batch are NULL */
+    const char *run_at;     /* RFC 3339; NULL: now */
+    const char *on_unknown; /* "retry" "fail" */
+    const char *retry_of;   /* NULL */
+    const char *extras;     /* JSON object; NULL */
+    const char *cache_key;  /* NULL: always asked of a provider; else extras hold {"cache": {ttl_s, unit_mc}} and run_at
+                               and retry_of are NULL */
 };
 enum ledger_verdict {
     LEDGER_ACCEPTED,
@@ -50,9 +50,10 @@ struct ledger_accepted {
 typedef void ledger_accept_fn(void *ctx, enum err err, const struct ledger_accepted *accepted);
 enum err ledger_accept(struct ledger *l, const struct ledger_accept *row, ledger_accept_fn *fn, void *ctx);
 
-/* Many jobs, all or none, in one call of its own; by column, each a PostgreSQL array literal or, of the four that hold
- * JSON, a JSON array. inputs, run_ats, metadata and extras: NULL where no job has any (0022_lean_batches.sql). An array
- * of one value, but for the ids and the JSON: each job has it (0025_leaner_batches.sql). */
+/* Many jobs, all or none, in one call of its own; by column, each but the ids a PostgreSQL array literal or, of the
+ * four that hold JSON, a JSON array. inputs, run_ats, metadata and extras: NULL where no job has any
+ * (0022_lean_batches.sql). An array of one value, but for the ids and the JSON: each job has it
+ * (0025_leaner_batches.sql). */
 struct ledger_batch {
     const char *id, *app, *key, *hash;
     struct {

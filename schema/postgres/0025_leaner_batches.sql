@@ -1,6 +1,6 @@
 -- 0025_leaner_batches.sql: what all jobs of a batch have in common comes once, and its verdict is one row.
 
--- ---- kiln_accept: a call that is one batch, and taken, is answered by its first row: all of them share its verdict ----
+-- ---- kiln_accept: a call that is one batch, and taken without judging rows, is answered by its first: all share its verdict ----
 
 -- Each function is taken as it stands (0023_batches.sql), and the migration stops when a place is not there.
 do $$

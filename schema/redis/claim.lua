@@ -2,7 +2,7 @@
 -- ARGV: worker, number of this claim call, max. Returns next_ms, then five for each: job, lane, envelope, note, lost;
 -- what is broken is dropped on the way, a bounded number of it a call.
 local W, SEQ, MAX = ARGV[1], ARGV[2], math.min(tonumber(ARGV[3]), 1000)
-local next_ms, tries = -1, 0
+local next_ms, tries, leaves = -1, 0, false -- leaves: a lane gave less than it has
 local taken, mine, out = {}, {}, { -1 } -- ids; the worker's side of these claims; the answer
 local is_taken, is_bad, is_new = {}, {}, {} -- of accounts with a cap; popped, but no job; without a note
 local TRIES = 4 * MAX + 256
@@ -72,11 +72,11 @@ local function takers(key, app, page) -- app: whose accounts; nil: apps
   return { key = key, app = app, page = page, from = 0, more = true, names = {}, times = {}, at = 1, served = {} }
 end
 
--- Where as many accounts wait as jobs are wanted, and none has a weight or a cap, each has one turn and none a second: in the
--- order in which they stand, as nobody is more than a turn ahead of another (see join). Their times are not asked of each.
+-- Where as many accounts wait as jobs are wanted, and nobody anywhere has a weight or a cap, each has one turn and none a second:
+-- in the order in which they stand, as nobody is more than a turn ahead of another (see join). Their times are not asked of each.
 local function crowd(key, want, page)
   if has_weights or has_caps or want < 2 or r('ZCARD', key) < want then return end
-  return { key = key, page = page, names = {}, jobs = {}, at = 0 }
+  return { key = key, page = page, names = {}, jobs = {}, empty = {}, at = 0 }
 end
 
 local function next_of(c) -- nil: each has had its turn
@@ -199,7 +199,7 @@ end
 local function settle_crowd(c) -- as settle
   local moved, gone, times, all_are = {}, {}, times_of(c), all_exist(c.jobs)
   for i, jobs in ipairs(c.jobs) do
-    if all_are or r('EXISTS', jobs) == 1 then
+    if all_are or not c.empty[i] and r('EXISTS', jobs) == 1 then
       moved[#moved + 1], moved[#moved + 2] = times[i], c.names[i]
     else
       gone[#gone + 1] = c.names[i]
@@ -303,9 +303,12 @@ local function take_next(app, ids, ages, has_old) -- of a crowd's next one, like
   local name = next_of(c)
   if name then
     c.jobs[c.at] = app.jobs .. name
-    return pop(c.jobs[c.at], '1', ids, ages, has_old) -- a number would be printed for Redis each time
+    local n = pop(c.jobs[c.at], '1', ids, ages, has_old) -- a number would be printed for Redis each time
+    c.empty[c.at] = n == 0
+    return n
   end
-  look_again(1) -- fewer had a job than stood there
+  leaves = true -- fewer had a job than stood there, and these may have more
+  look_again(1)
 end
 
 local function take(L, want) -- returns how many
@@ -418,10 +421,8 @@ end
 -- This claim is full; what is left is the next sleeper's.
 if #taken == MAX then
   for _, lane in ipairs(open) do
-    if lane.room > 0 and r('EXISTS', P .. 'apps:' .. lane.lane) == 1 then
-      wake()
-      break
-    end
+    leaves = leaves or lane.room > 0 and r('EXISTS', P .. 'apps:' .. lane.lane) == 1
   end
+  if leaves then wake() end
 end
 return out

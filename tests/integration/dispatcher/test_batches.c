@@ -107,34 +107,35 @@ Test(batches, are_taken_whole_shown_by_their_numbers_and_listed_by_their_jobs)
     front_close(&f);
 }
 
-/* What all share goes to PostgreSQL once, until one differs: each column at another job, and one only in its last. */
+/* What all share goes to PostgreSQL once, until one differs: columns at different jobs, and one only in its last. */
 Test(batches, keep_what_each_job_says_whoever_of_them_differs)
 {
     struct front f;
     struct reply made;
     struct buf b = { 0 };
-    char later[RFC3339_TEXT], sql[800];
+    char later[RFC3339_TEXT], sql[900];
 
     rfc3339_ms(later, clock_wall_ms() + 3600000);
     snprintf(
         sql, sizeof(sql),
         "select count(*) from (select *, (metadata ->> 'n')::int as i, row_number() over (order by id) - 1 as o from "
         "jobs) x where i <> o or operation <> case when i = 39 then 'image.generate' else 'openai.images.generate' end "
-        "or account <> case when i >= 1 and i < 30 then 'default' else 'b' end or priority <> case when i < 7 then 2 "
+        "or units <> case when i between 25 and 38 then 2 else 1 end or account <> case when i >= 1 and i < 30 then 'default' else 'b' end or priority <> case when i < 7 then 2 "
         "else i %% 3 end or deadline_at <> greatest(created_at, run_at) + make_interval(secs => case when i < 20 then "
         "700 else 800 end) or run_at is distinct from case when i >= 11 then timestamptz '%s' end",
         later);
     front_open(&f, NULL);
-    front_grant(&f, "default", "100");
-    front_grant(&f, "b", "100");
+    front_grant(&f, "default", "1000");
+    front_grant(&f, "b", "1000");
     (void)buf_str(&b, "{\"jobs\":[");
     for (int i = 0; i < 40; i++)
-        (void)buf_printf(&b,
-                         "%s{\"operation\":\"%s\",\"params\":{\"prompt\":\"" FRONT_PROMPT "\"},\"metadata\":{\"n\":%d},"
-                         "\"account\":\"%s\",\"priority\":%d,\"deadline_s\":%d%s%s%s}",
-                         i > 0 ? "," : "", i == 39 ? "image.generate" : "openai.images.generate", i,
-                         i >= 1 && i < 30 ? "default" : "b", i < 7 ? 2 : i % 3, i < 20 ? 700 : 800,
-                         i >= 11 ? ",\"run_at\":\"" : "", i >= 11 ? later : "", i >= 11 ? "\"" : "");
+        (void)buf_printf(
+            &b,
+            "%s{\"operation\":\"%s\",\"params\":{\"prompt\":\"" FRONT_PROMPT "\"%s},\"metadata\":{\"n\":%d},"
+            "\"account\":\"%s\",\"priority\":%d,\"deadline_s\":%d%s%s%s}",
+            i > 0 ? "," : "", i == 39 ? "image.generate" : "openai.images.generate", i > 24 && i < 39 ? ",\"n\":2" : "",
+            i, i >= 1 && i < 30 ? "default" : "b", i < 7 ? 2 : i % 3, i < 20 ? 700 : 800,
+            i >= 11 ? ",\"run_at\":\"" : "", i >= 11 ? later : "", i >= 11 ? "\"" : "");
     (void)buf_str(&b, "]}");
     made = front_post(&f, "/v1/batches", b.data);
     buf_done(&b);

@@ -2,6 +2,7 @@
  *
  * Where time is counted it is counted in starts: the eight workers start one job each a step, so a wait does not depend
  * on the machine. */
+#include <math.h>
 #include <stdlib.h>
 #include "common/base/clock.h"
 #include "queue_world.h"
@@ -165,6 +166,48 @@ Test(queue_fair, a_crowd_that_has_lost_its_jobs_holds_up_nobody)
     cr_expect_eq(claim(w, 1, CROWD), 40, "and those without jobs stand there no more");
     cr_expect_eq(claim(w, 1, CROWD), 0);
     cr_expect_eq(w->a.ms, -1);
+    world_free(w);
+}
+
+Test(queue_fair, what_a_crowd_leaves_is_the_next_sleepers_when_another_lane_fills_the_claim)
+{
+    struct world *w = world_new(2);
+
+    for (int i = 0; i < CROWD; i++)
+        publish_many(w, crowd_job(i, 0), i < 10 ? 9 : 1, "lane-a", "app", crowd_name(i));
+    for (int i = 10; i < CROWD; i++)
+        ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
+    publish_many(w, 100000, 90, "lane-b", "app", "a");
+    cr_expect_eq(claim(w, 1, 100), 100);
+    redisReply *r = redisCommand(w->server.admin, "LLEN kiln:{0}:wake");
+    cr_expect_gt(r->integer, 0, "80 jobs are left, and nobody was woken");
+    freeReplyObject(r);
+    cr_expect_eq(claim(w, 2, 100), 80);
+    world_free(w);
+}
+
+/* Each moves on by its own turn, however many different times there are. */
+Test(queue_fair, each_of_a_crowd_moves_on_by_one_turn)
+{
+    struct world *w = world_new(1);
+
+    for (int i = 0; i < CROWD; i++)
+        publish_many(w, crowd_job(i, 0), 3, "lane", i % 3 ? "app" : "other", crowd_name(i));
+    for (int i = 0; i < CROWD; i++)
+        freeReplyObject(redisCommand(w->server.admin, "ZADD kiln:{0}:accounts:lane:%s %.17g %s",
+                                     i % 3 ? "app" : "other", i < 30 ? 7.0 : 7.0 + i / 200.0, crowd_name(i)));
+    cr_expect_eq(claim(w, 1, 80), 80); /* of each app 40: fewer than either has accounts for */
+    int moved = 0;
+    for (int i = 0; i < CROWD; i++) {
+        double was = i < 30 ? 7.0 : 7.0 + i / 200.0;
+        redisReply *r = redisCommand(w->server.admin, "ZSCORE kiln:{0}:accounts:lane:%s %s", i % 3 ? "app" : "other",
+                                     crowd_name(i));
+        double is = atof(r->str);
+        cr_expect(fabs(is - was) < 1e-9 || fabs(is - was - 1) < 1e-9, "%d: from %g to %g", i, was, is);
+        moved += is > was + 0.5;
+        freeReplyObject(r);
+    }
+    cr_expect_eq(moved, 80);
     world_free(w);
 }
 
