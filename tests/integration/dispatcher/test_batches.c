@@ -120,9 +120,10 @@ Test(batches, keep_what_each_job_says_whoever_of_them_differs)
         sql, sizeof(sql),
         "select count(*) from (select *, (metadata ->> 'n')::int as i, row_number() over (order by id) - 1 as o from "
         "jobs) x where i <> o or operation <> case when i = 39 then 'image.generate' else 'openai.images.generate' end "
-        "or units <> case when i between 25 and 38 then 2 else 1 end or account <> case when i >= 1 and i < 30 then 'default' else 'b' end or priority <> case when i < 7 then 2 "
-        "else i %% 3 end or deadline_at <> greatest(created_at, run_at) + make_interval(secs => case when i < 20 then "
-        "700 else 800 end) or run_at is distinct from case when i >= 11 then timestamptz '%s' end",
+        "or units <> case when i between 25 and 38 then 2 else 1 end or account <> case when i >= 1 and i < 30 then "
+        "'default' else 'b' end or priority <> case when i < 7 then 2 else i %% 3 end or deadline_at <> "
+        "greatest(created_at, run_at) + make_interval(secs => case when i < 20 then 700 else 800 end) or run_at is "
+        "distinct from case when i >= 11 then timestamptz '%s' end",
         later);
     front_open(&f, NULL);
     front_grant(&f, "default", "1000");

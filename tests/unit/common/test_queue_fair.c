@@ -178,6 +178,7 @@ Test(queue_fair, what_a_crowd_leaves_is_the_next_sleepers_when_another_lane_fill
     for (int i = 10; i < CROWD; i++)
         ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
     publish_many(w, 100000, 90, "lane-b", "app", "a");
+    freeReplyObject(redisCommand(w->server.admin, "DEL kiln:{0}:wake"));
     cr_expect_eq(claim(w, 1, 100), 100);
     redisReply *r = redisCommand(w->server.admin, "LLEN kiln:{0}:wake");
     cr_expect_gt(r->integer, 0, "80 jobs are left, and nobody was woken");
