@@ -210,6 +210,7 @@ end
 
 local function settle(app) -- what was taken from an app's accounts, written down; returns whether any is left
   if app.crowd then return settle_crowd(app.crowd) end
+  if not app.used[1] then return r('EXISTS', app.accounts.key) == 1 end
   local A, moved, gone, full = app.name, {}, {}, {}
   for _, account in ipairs(app.used) do
     if account.cap then count_in(A, account) end
@@ -223,8 +224,7 @@ local function settle(app) -- what was taken from an app's accounts, written dow
       moved[#moved + 1], moved[#moved + 2] = account.time, account.name
     end
   end
-  local is_left = write_places(app.accounts.key, moved, gone)
-  return app.used[1] and is_left or r('EXISTS', app.accounts.key) == 1
+  return write_places(app.accounts.key, moved, gone)
 end
 
 local function write_claims(key, list)

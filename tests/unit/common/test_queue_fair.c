@@ -153,14 +153,21 @@ Test(queue_fair, in_a_crowd_nobody_has_a_second_turn_before_each_has_had_one)
     world_free(w);
 }
 
+/* A crowd of which `few` have `each` jobs, and the others lost theirs: their places stay until a claim comes to them.
+ */
+static void publish_hollow(struct world *w, const char *lane, int few, int each)
+{
+    for (int i = 0; i < CROWD; i++)
+        publish_many(w, crowd_job(i, 0), i < few ? each : 1, lane, "app", crowd_name(i));
+    for (int i = few; i < CROWD; i++)
+        ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
+}
+
 Test(queue_fair, a_crowd_that_has_lost_its_jobs_holds_up_nobody)
 {
     struct world *w = world_new(1);
 
-    for (int i = 0; i < CROWD; i++)
-        publish_many(w, crowd_job(i, 0), i < 40 ? 2 : 1, "lane", "app", crowd_name(i));
-    for (int i = 40; i < CROWD; i++)
-        ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
+    publish_hollow(w, "lane", 40, 2);
     cr_expect_eq(claim(w, 1, CROWD), 40);
     cr_expect_eq(w->a.ms, 1, "what is left is asked for at once, not at the next wake");
     cr_expect_eq(claim(w, 1, CROWD), 40, "and those without jobs stand there no more");
@@ -173,10 +180,7 @@ Test(queue_fair, what_a_crowd_leaves_is_the_next_sleepers_when_another_lane_fill
 {
     struct world *w = world_new(2);
 
-    for (int i = 0; i < CROWD; i++)
-        publish_many(w, crowd_job(i, 0), i < 10 ? 9 : 1, "lane-a", "app", crowd_name(i));
-    for (int i = 10; i < CROWD; i++)
-        ASK(w, queue_cancel(w->at[0].q, job_id(crowd_job(i, 0)), 5, NULL, on_done, &w->a));
+    publish_hollow(w, "lane-a", 10, 9);
     publish_many(w, 100000, 90, "lane-b", "app", "a");
     freeReplyObject(redisCommand(w->server.admin, "DEL kiln:{0}:wake"));
     cr_expect_eq(claim(w, 1, 100), 100);
