@@ -38,6 +38,7 @@ struct runner {
     uv_work_t storage_work;
     unsigned storage_ticks;
     int64_t drain_began_ms;
+    size_t asked; /* by the claim under way */
     bool is_claiming, is_dirty, queue_up, was_db_up, is_resyncing, is_ending, drain_logged, is_closed;
     bool is_looking, is_writable; /* storage: a look is under way; what it saw */
     int to_close;
@@ -178,7 +179,7 @@ static void runner_on_claimed(void *ctx, enum err err, const struct queue_claim 
             queue_put_back(r->env.queue, claims[i].job, NULL, 1000, true, NULL, NULL);
     }
     metric_add(r->stats.claims, (double)count);
-    if (err == ERR_OK && (count > 0 || r->is_dirty)) {
+    if (err == ERR_OK && (count == r->asked || r->is_dirty)) { /* less: no more is there, and who adds some wakes me */
         r->is_dirty = false;
         runner_claim(r);
     } else {
@@ -204,6 +205,7 @@ static void runner_claim(struct runner *r)
     }
     r->is_claiming = true;
     r->is_dirty = false;
+    r->asked = room;
     queue_claim(r->env.queue, room, runner_on_claimed, r);
 }
 

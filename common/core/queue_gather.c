@@ -109,7 +109,10 @@ void queue_flush(struct queue *q)
 
 static void gather_on_prepare(uv_prepare_t *h)
 {
-    queue_flush(h->data);
+    struct queue *q = h->data;
+
+    queue_flush(q);
+    redis_flush(q->commands);
 }
 
 static void gather_on_check(uv_check_t *h)

@@ -3,7 +3,8 @@
  * A connection has a life: name looked up, connected, set up (AUTH, SELECT, INFO, SCRIPT LOAD, SUBSCRIBE), up. Any
  * failure ends that life and a timer begins the next. Whoever frees the hiredis context marks the state first, since
  * hiredis answers all that is pending from inside (dependencies.md, section 3). Commands live in a list of our own, in
- * the order they were sent: hiredis has no time-outs. */
+ * the order they were sent: hiredis has no time-outs. What a turn of the loop has issued is written at its end by one
+ * call; to wait until the socket takes bytes, which nearly always it does, would be four more and another turn. */
 #include "common/io/redis.h"
 
 #include <assert.h>
@@ -57,8 +58,9 @@ struct redis {
     char (*sha)[SHA1_HEX];
     char run_id[64];
     struct call_list sent, refused;
-    uv_timer_t timer; /* by phase: the next attempt, the end of this one's patience, the oldest command's */
-    uv_timer_t soon;  /* next turn of the loop: answers for refused commands; closing */
+    uv_timer_t timer;   /* by phase: the next attempt, the end of this one's patience, the oldest command's */
+    uv_timer_t soon;    /* next turn of the loop: answers for refused commands; closing */
+    uv_prepare_t flush; /* before the loop sleeps: writes what this turn has issued */
     uv_getaddrinfo_t lookup;
     bool is_looking_up;
     size_t open_handles; /* links, timers, lookup: the memory goes with the last */
@@ -68,6 +70,7 @@ struct redis {
 
 static void redis_on_timer(uv_timer_t *t);
 static void redis_on_soon(uv_timer_t *t);
+static void redis_on_flush(uv_prepare_t *h);
 static void redis_ended(struct redis *r, const char *why);
 
 /* There is no honest answer to a caller when a few hundred bytes are missing: the process ends, PostgreSQL knows all.
@@ -314,13 +317,36 @@ static void link_del_read(void *data)
 static void link_add_write(void *data)
 {
     struct link *l = data;
-    link_want(l, l->events | UV_WRITABLE);
+    if (l->ac != l->redis->ac || !(l->ac->c.flags & REDIS_CONNECTED))
+        link_want(l, l->events | UV_WRITABLE);
+    else if (!(l->events & UV_WRITABLE)) /* else: the socket is full, and hiredis goes on when it has room */
+        (void)uv_prepare_start(&l->redis->flush, redis_on_flush);
 }
 
 static void link_del_write(void *data)
 {
     struct link *l = data;
     link_want(l, l->events & ~UV_WRITABLE);
+}
+
+/* Calls nobody back: that would issue more, too late for this turn. hiredis hears of a failure by the socket's event.
+ */
+void redis_flush(struct redis *r)
+{
+    int done = 0;
+
+    if (!uv_is_active((uv_handle_t *)&r->flush))
+        return;
+    (void)uv_prepare_stop(&r->flush); /* always 0 */
+    if (!r->ac)
+        return;
+    bool is_short = redisBufferWrite(&r->ac->c, &done) != REDIS_OK || !done;
+    link_want(r->ac->ev.data, is_short ? UV_READABLE | UV_WRITABLE : UV_READABLE); /* an answer comes, or the end */
+}
+
+static void redis_on_flush(uv_prepare_t *h)
+{
+    redis_flush(container_of(h, struct redis, flush));
 }
 
 static void link_cleanup(void *data)
@@ -598,6 +624,7 @@ static void redis_shut(struct redis *r)
         (void)uv_cancel((uv_req_t *)&r->lookup); /* busy: then it ends by itself */
     uv_close((uv_handle_t *)&r->timer, redis_on_handle_closed);
     uv_close((uv_handle_t *)&r->soon, redis_on_handle_closed);
+    uv_close((uv_handle_t *)&r->flush, redis_on_handle_closed);
 }
 
 static void redis_on_soon(uv_timer_t *t)
@@ -632,8 +659,9 @@ struct redis *redis_new(uv_loop_t *loop, const struct redis_config *config)
     r->sha = must_alloc((config->script_count + 1) * sizeof(*r->sha));
     (void)uv_timer_init(loop, &r->timer); /* always 0 */
     (void)uv_timer_init(loop, &r->soon);
-    r->timer.data = r->soon.data = r;
-    r->open_handles = 2;
+    (void)uv_prepare_init(loop, &r->flush);
+    r->timer.data = r->soon.data = r->flush.data = r;
+    r->open_handles = 3;
     r->phase = PHASE_WAITING;
     (void)uv_timer_start(&r->timer, redis_on_timer, 0, 0);
     return r;

@@ -7,6 +7,7 @@
 #include "tests/support/support.h"
 
 enum { WORLD_CLAIMS = 1000, WORLD_QUEUES = 9, WAIT_MS = 20000 };
+enum { PROMPT_MS = 1800 }; /* the sleeper's own time-out is 2 s: what comes sooner was woken */
 
 struct claimed {
     char job[UUID_TEXT], lane[32], note[128], envelope[128];

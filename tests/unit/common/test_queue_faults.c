@@ -17,8 +17,6 @@ static void claims_all(struct world *w, int at)
     place_claim(&w->at[at]);
 }
 
-enum { PROMPT_MS = 1800 }; /* the sleeper's own time-out is 2 s: what comes sooner was woken */
-
 Test(queue_faults, no_wake_up_is_lost)
 {
     struct world *w = world_new(1);
