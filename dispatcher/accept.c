@@ -2,7 +2,9 @@
  *
  * One request is one struct in its arena that walks: order read -> (accept_one.c) -> kiln_accept (gathered
  * with all others, one round trip) -> committed: queued for publishing, answered. What was committed in one turn of the
- * loop is published by one script call at the end of that turn; if that is lost, the reconciler publishes it. */
+ * loop is published by one script call at the end of that turn; if that is lost, the reconciler publishes it. One that
+ * comes alone waits for nobody; where many come, a call each PUBLISH_PACE_MS has several, which one worker claims,
+ * starts and, as their calls are, ends together, however many workers there are. */
 #include "dispatcher/accept.h"
 #include <assert.h>
 #include <stdio.h>
@@ -24,6 +26,8 @@
 
 enum {
     PUBLISH_MAX = 500,
+    PUBLISH_WORTH = 32, /* so many wait for no more */
+    PUBLISH_PACE_MS = 20,
     RETRY_AFTER_S = 1,
     FULL_PLACES = 256,
     FULL_MS = 500, /* a full queue is believed to be full for this long, at the cost of no question */
@@ -32,7 +36,7 @@ enum {
 
 const char accept_queue_full[] = "as many jobs of this app as may wait for this provider are waiting already";
 
-struct publish { /* committed, to be published at the end of this turn */
+struct publish { /* committed, to be published */
     char job[UUID_TEXT], app[UUID_TEXT], account[129];
     const char *lane; /* the catalogue's */
     char *envelope;
@@ -48,6 +52,9 @@ struct published { /* one script call under way */
 struct accept {
     struct dispatcher *d;
     uv_check_t check;
+    uv_timer_t pace;
+    uint64_t flushed_ms; /* the loop's time */
+    int open;            /* handles, and script calls: what it waits for before it is closed */
     struct publish pending[PUBLISH_MAX];
     size_t count;
     struct full { /* PostgreSQL said lately that this app's queue for this lane is full */
@@ -67,6 +74,12 @@ bool accept_was_published(const struct accept *a, const char *job)
     return known_has(a->known, job);
 }
 
+static void accept_on_ended(struct accept *a)
+{
+    if (--a->open == 0)
+        a->on_closed(a->closed_ctx);
+}
+
 static void accept_on_published(void *ctx, enum err err, size_t count)
 {
     struct published *p = ctx;
@@ -80,6 +93,7 @@ static void accept_on_published(void *ctx, enum err err, size_t count)
                                    "Script calls that did not publish; the reconciler does.", NULL),
                    1);
     free(p);
+    accept_on_ended(a);
 }
 
 static void accept_flush(struct accept *a)
@@ -89,6 +103,7 @@ static void accept_flush(struct accept *a)
 
     if (a->count == 0)
         return;
+    a->flushed_ms = uv_now(a->d->loop);
     call = queue_is_up(a->d->queue) ? malloc(sizeof(*call) + a->count * UUID_TEXT) : NULL; /* NULL: the reconciler's */
     for (size_t i = 0; i < a->count; i++) {
         const struct publish *p = &a->pending[i];
@@ -107,6 +122,7 @@ static void accept_flush(struct accept *a)
                                         .is_new = true };
     }
     if (call != NULL) {
+        a->open++;
         call->accept = a;
         call->count = a->count;
         queue_publish(a->d->queue, items, a->count, accept_on_published, call);
@@ -116,9 +132,20 @@ static void accept_flush(struct accept *a)
     a->count = 0;
 }
 
+static void accept_on_pace(uv_timer_t *pace)
+{
+    accept_flush(container_of(pace, struct accept, pace));
+}
+
 static void accept_on_check(uv_check_t *check)
 {
-    accept_flush(container_of(check, struct accept, check));
+    struct accept *a = container_of(check, struct accept, check);
+    uint64_t since = uv_now(a->d->loop) - a->flushed_ms;
+
+    if (since >= PUBLISH_PACE_MS || a->count >= PUBLISH_WORTH)
+        accept_flush(a);
+    else if (a->count > 0 && !uv_is_active((uv_handle_t *)&a->pace))
+        uv_timer_start(&a->pace, accept_on_pace, PUBLISH_PACE_MS - since, 0);
 }
 
 void accept_publish_text(struct accept *a, const char *job, const char *app, const char *account, const char *provider,
@@ -184,14 +211,15 @@ struct accept *accept_new(struct dispatcher *d)
     }
     uv_check_init(d->loop, &a->check);
     uv_check_start(&a->check, accept_on_check);
+    uv_timer_init(d->loop, &a->pace);
+    a->check.data = a->pace.data = a;
+    a->open = 2;
     return a;
 }
 
 static void accept_on_handle_closed(uv_handle_t *handle)
 {
-    struct accept *a = container_of((uv_check_t *)handle, struct accept, check);
-
-    a->on_closed(a->closed_ctx);
+    accept_on_ended(handle->data);
 }
 
 void accept_free(struct accept *a)
@@ -207,6 +235,7 @@ void accept_close(struct accept *a, void (*on_closed)(void *ctx), void *ctx)
     accept_flush(a);
     a->on_closed = on_closed;
     a->closed_ctx = ctx;
+    uv_close((uv_handle_t *)&a->pace, accept_on_handle_closed);
     uv_close((uv_handle_t *)&a->check, accept_on_handle_closed);
 }
 

@@ -308,15 +308,22 @@ Test(repair, what_operators_set_in_lanes_reaches_redis)
     front_close(&f);
 }
 
-static bool weights_become(struct front *f, int count, const char *id, const char *want)
+static redisContext *redis_of(const struct front *f)
 {
     redisContext *redis = redisConnectUnix(getenv("KILN_REDIS_URL") + 5);
     const char *number = strstr(f->redis, "?db=");
+
+    freeReplyObject(redisCommand(redis, "SELECT %s", number ? number + 4 : "0"));
+    return redis;
+}
+
+static bool weights_become(struct front *f, int count, const char *id, const char *want)
+{
+    redisContext *redis = redis_of(f);
     int64_t until = clock_mono_ms() + 15000;
     struct timespec nap = { 0, 50000000 };
     bool ok = false;
 
-    freeReplyObject(redisCommand(redis, "SELECT %s", number ? number + 4 : "0"));
     while (!ok && clock_mono_ms() < until) {
         redisReply *n = redisCommand(redis, "HLEN kiln:{0}:weights");
         redisReply *one = redisCommand(redis, "HGET kiln:{0}:weights %s", id);
@@ -430,5 +437,30 @@ Test(repair, sigterm_answers_who_waits_and_ends)
     cr_expect_str_eq(reply_header(r, "Connection"), "close");
     reply_done(r);
     free(r);
+    front_close(&f);
+}
+
+/* They come faster than they are published one by one; and nobody is left who would repair it. */
+Test(repair, sigterm_publishes_what_was_accepted)
+{
+    enum { COUNT = 5 };
+    struct front f;
+    char *ids[COUNT];
+    redisContext *redis;
+
+    front_open(&f, NULL);
+    front_grant(&f, "default", "100");
+    for (int i = 0; i < COUNT; i++)
+        ids[i] = front_job(&f, NULL);
+    front_stop(&f);
+    redis = redis_of(&f);
+    for (int i = 0; i < COUNT; i++) {
+        redisReply *reply = redisCommand(redis, "EXISTS kiln:{0}:job:%s", ids[i]);
+
+        cr_expect_eq(reply->integer, 1, "the %d. job", i + 1);
+        freeReplyObject(reply);
+        free(ids[i]);
+    }
+    redisFree(redis);
     front_close(&f);
 }
