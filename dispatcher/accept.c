@@ -1,10 +1,10 @@
 /* accept.c - POST /v1/jobs.
  *
  * One request is one struct in its arena that walks: order read -> (accept_one.c) -> kiln_accept (gathered
- * with all others, one round trip) -> committed: queued for publishing, answered. What was committed in one turn of the
- * loop is published by one script call at the end of that turn; if that is lost, the reconciler publishes it. One that
- * comes alone waits for nobody; where many come, a call each PUBLISH_PACE_MS has several, which one worker claims,
- * starts and, as their calls are, ends together, however many workers there are. */
+ * with all others, one round trip) -> committed: queued for publishing, answered. Published is by one script call at
+ * the end of the loop's turn, or, where the last one was less than PUBLISH_PACE_MS ago, by then: one that comes alone
+ * waits for nobody, and where many come, a call has several, which one worker claims, starts and, as their calls are,
+ * ends together, however many workers there are. If a call is lost, the reconciler publishes. */
 #include "dispatcher/accept.h"
 #include <assert.h>
 #include <stdio.h>
@@ -104,6 +104,7 @@ static void accept_flush(struct accept *a)
     if (a->count == 0)
         return;
     a->flushed_ms = uv_now(a->d->loop);
+    uv_timer_stop(&a->pace);
     call = queue_is_up(a->d->queue) ? malloc(sizeof(*call) + a->count * UUID_TEXT) : NULL; /* NULL: the reconciler's */
     for (size_t i = 0; i < a->count; i++) {
         const struct publish *p = &a->pending[i];
@@ -167,6 +168,18 @@ void accept_publish_text(struct accept *a, const char *job, const char *app, con
     snprintf(p->job, sizeof(p->job), "%s", job);
     snprintf(p->app, sizeof(p->app), "%s", app);
     snprintf(p->account, sizeof(p->account), "%s", account);
+}
+
+void accept_take_back(struct accept *a, const char *job)
+{
+    for (size_t i = 0; i < a->count; i++) {
+        if (strcmp(a->pending[i].job, job) != 0)
+            continue;
+        free(a->pending[i].envelope);
+        a->count--;
+        memmove(&a->pending[i], &a->pending[i + 1], (a->count - i) * sizeof(a->pending[i]));
+        return;
+    }
 }
 
 size_t accept_publish_room(const struct accept *a)

@@ -21,13 +21,14 @@ void accept_free(struct accept *a); /* after the queue closed; NULL is fine */
 bool accept_was_published(const struct accept *a, const char *job);
 
 struct job_envelope;
-/* A job that was just committed: into Redis at the end of this turn of the loop. */
+/* A job that was just committed: into Redis at the end of this turn of the loop, or within 20 ms where many come. */
 void accept_publish(struct accept *a, const struct job_envelope *e, int64_t priority, const char *created_at);
 
 /* The same with an envelope that is printed already (taken over; NULL: read it in PostgreSQL). */
 void accept_publish_text(struct accept *a, const char *job, const char *app, const char *account, const char *provider,
                          char *envelope, int64_t priority, int64_t delay_ms, int64_t created_ms);
-size_t accept_publish_room(const struct accept *a); /* more than this in one turn is a second call of the script */
+void accept_take_back(struct accept *a, const char *job); /* if it is not published yet, it will not be */
+size_t accept_publish_room(const struct accept *a);       /* more than this at once is a second call of the script */
 
 void accept_post(struct request *r);
 /* The request's Idempotency-Key into *key (NULL: none); false: answered. */

@@ -179,6 +179,7 @@ static void close_connections(void *ctx)
 
     if (--d->open > 0)
         return;
+    uv_close((uv_handle_t *)&d->drain_timer, NULL);
     auth_free(d->auth);
     jobs_free(d->jobs);
     d->jobs = NULL; /* events find nobody any more */
@@ -204,7 +205,6 @@ static void close_rooms(void *ctx)
     if (d->is_closing)
         return;
     d->is_closing = true;
-    uv_close((uv_handle_t *)&d->drain_timer, NULL);
     d->open = 8;
     d->is_streams_closed = true;
     d->watch = NULL; /* events find nobody any more */
@@ -222,7 +222,7 @@ static void on_drain_timer(uv_timer_t *timer)
 {
     struct dispatcher *d = container_of(timer, struct dispatcher, drain_timer);
 
-    log_warn("drain_cut", log_int("in_flight", (int64_t)httpd_in_flight(d->httpd)));
+    log_warn("drain_cut", log_int("in_flight", d->is_closing ? 0 : (int64_t)httpd_in_flight(d->httpd)));
     exit(0); /* every job is in PostgreSQL; whoever still reads may ask again */
 }
 

@@ -7,6 +7,7 @@
 #include "common/base/log.h"
 #include "common/core/catalog_route.h"
 #include "common/core/job.h"
+#include "dispatcher/accept.h"
 #include "dispatcher/artifacts.h"
 #include "dispatcher/dispatcher.h"
 #include "dispatcher/job_look.h"
@@ -538,9 +539,11 @@ static void cancel_on_verdict(void *ctx, enum err err, const struct ledger_cance
         return;
     }
     (void)uuid_lower(id, r->args[0]);
-    if (canceled->verdict == CANCEL_CANCELED)
+    if (canceled->verdict == CANCEL_CANCELED) {
+        accept_take_back(d->accept, id);
         queue_cancel(d->queue, id, canceled->version, canceled->holder[0] != '\0' ? canceled->holder : NULL,
                      cancel_on_hint, d);
+    }
     e = jobs_read(d->jobs, id, r->app, cancel_on_doc, r);
     if (e != ERR_OK)
         problem_backend(r, e);

@@ -179,7 +179,7 @@ static void runner_on_claimed(void *ctx, enum err err, const struct queue_claim 
             queue_put_back(r->env.queue, claims[i].job, NULL, 1000, true, NULL, NULL);
     }
     metric_add(r->stats.claims, (double)count);
-    if (err == ERR_OK && (count == r->asked || r->is_dirty)) { /* less: no more is there, and who adds some wakes me */
+    if (err == ERR_OK && (count == r->asked || r->is_dirty)) { /* less: next_ms or a wake */
         r->is_dirty = false;
         runner_claim(r);
     } else {

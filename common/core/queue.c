@@ -288,7 +288,7 @@ static void claim_answer(struct ask *a, enum err err, const redisReply *reply)
         c->is_lost = r[4]->type == REDIS_REPLY_INTEGER && r[4]->integer == 1;
         count++;
     }
-    a->q->is_hungry = claimed < a->n;
+    a->q->is_hungry = count < a->n;
     a->fn.claim(a->ctx, err, claims, count, next_ms);
     free(claims);
 }

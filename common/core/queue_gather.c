@@ -109,10 +109,7 @@ void queue_flush(struct queue *q)
 
 static void gather_on_prepare(uv_prepare_t *h)
 {
-    struct queue *q = h->data;
-
-    queue_flush(q);
-    redis_flush(q->commands);
+    queue_flush(h->data);
 }
 
 static void gather_on_check(uv_check_t *h)

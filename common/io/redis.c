@@ -61,6 +61,7 @@ struct redis {
     uv_timer_t timer;   /* by phase: the next attempt, the end of this one's patience, the oldest command's */
     uv_timer_t soon;    /* next turn of the loop: answers for refused commands; closing */
     uv_prepare_t flush; /* before the loop sleeps: writes what this turn has issued */
+    bool is_flush_due;
     uv_getaddrinfo_t lookup;
     bool is_looking_up;
     size_t open_handles; /* links, timers, lookup: the memory goes with the last */
@@ -70,7 +71,6 @@ struct redis {
 
 static void redis_on_timer(uv_timer_t *t);
 static void redis_on_soon(uv_timer_t *t);
-static void redis_on_flush(uv_prepare_t *h);
 static void redis_ended(struct redis *r, const char *why);
 
 /* There is no honest answer to a caller when a few hundred bytes are missing: the process ends, PostgreSQL knows all.
@@ -320,7 +320,7 @@ static void link_add_write(void *data)
     if (l->ac != l->redis->ac || !(l->ac->c.flags & REDIS_CONNECTED))
         link_want(l, l->events | UV_WRITABLE);
     else if (!(l->events & UV_WRITABLE)) /* else: the socket is full, and hiredis goes on when it has room */
-        (void)uv_prepare_start(&l->redis->flush, redis_on_flush);
+        l->redis->is_flush_due = true;
 }
 
 static void link_del_write(void *data)
@@ -330,23 +330,18 @@ static void link_del_write(void *data)
 }
 
 /* Calls nobody back: that would issue more, too late for this turn. hiredis hears of a failure by the socket's event.
- */
-void redis_flush(struct redis *r)
-{
-    int done = 0;
-
-    if (!uv_is_active((uv_handle_t *)&r->flush))
-        return;
-    (void)uv_prepare_stop(&r->flush); /* always 0 */
-    if (!r->ac)
-        return;
-    bool is_short = redisBufferWrite(&r->ac->c, &done) != REDIS_OK || !done;
-    link_want(r->ac->ev.data, is_short ? UV_READABLE | UV_WRITABLE : UV_READABLE); /* an answer comes, or the end */
-}
-
+ * It runs all the time, because libuv calls what was started last first: who issues commands in a prepare callback of
+ * its own (queue_gather.c, httpd.c) was started later. */
 static void redis_on_flush(uv_prepare_t *h)
 {
-    redis_flush(container_of(h, struct redis, flush));
+    struct redis *r = container_of(h, struct redis, flush);
+    int done = 0;
+
+    if (!r->is_flush_due || !r->ac)
+        return;
+    r->is_flush_due = false;
+    bool is_short = redisBufferWrite(&r->ac->c, &done) != REDIS_OK || !done;
+    link_want(r->ac->ev.data, is_short ? UV_READABLE | UV_WRITABLE : UV_READABLE); /* an answer comes, or the end */
 }
 
 static void link_cleanup(void *data)
@@ -389,6 +384,7 @@ static void redis_ended(struct redis *r, const char *why) /* by us, or by hiredi
         return;
     r->phase = PHASE_WAITING;
     r->ac = NULL;
+    r->is_flush_due = false; /* the next one's socket is not connected yet */
     r->setup_left = 0;
     unsigned doublings = r->attempts < 6 ? r->attempts : 6;
     int delay_ms = BACKOFF_MIN_MS << doublings;
@@ -660,6 +656,8 @@ struct redis *redis_new(uv_loop_t *loop, const struct redis_config *config)
     (void)uv_timer_init(loop, &r->timer); /* always 0 */
     (void)uv_timer_init(loop, &r->soon);
     (void)uv_prepare_init(loop, &r->flush);
+    (void)uv_prepare_start(&r->flush, redis_on_flush); /* fails only without a function */
+    uv_unref((uv_handle_t *)&r->flush);
     r->timer.data = r->soon.data = r->flush.data = r;
     r->open_handles = 3;
     r->phase = PHASE_WAITING;

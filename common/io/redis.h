@@ -44,7 +44,4 @@ void redis_command(struct redis *r, redis_fn *fn, void *ctx, int argc, const cha
 void redis_eval(struct redis *r, size_t index, redis_fn *fn, void *ctx, int keys, int argc, const char *const *argv,
                 const size_t *lens);
 void redis_forget(struct redis *r, void *ctx); /* callbacks with this ctx never come */
-/* Commands are written when the loop is about to sleep. Who issues one from a prepare callback, where it may be too
- * late for this turn, asks for it itself. */
-void redis_flush(struct redis *r);
 #endif

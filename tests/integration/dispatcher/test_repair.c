@@ -464,3 +464,33 @@ Test(repair, sigterm_publishes_what_was_accepted)
     redisFree(redis);
     front_close(&f);
 }
+
+Test(repair, what_is_canceled_before_it_was_published_is_not_published)
+{
+    struct front f;
+    char *first, *second, path[80];
+    redisContext *redis;
+    redisReply *reply;
+    struct reply canceled;
+
+    front_open(&f, NULL);
+    front_grant(&f, "default", "100");
+    first = front_job(&f, NULL);
+    second = front_job(&f, NULL); /* so soon that it waits for others */
+    (void)snprintf(path, sizeof(path), "/v1/jobs/%s/cancel", second);
+    canceled = front_post(&f, path, "");
+    cr_expect_str_eq(reply_text(&canceled, "state"), "canceled");
+    reply_done(&canceled);
+    front_stop(&f);
+    redis = redis_of(&f);
+    reply = redisCommand(redis, "EXISTS kiln:{0}:job:%s kiln:{0}:env:%s", second, second);
+    cr_expect_eq(reply->integer, 0);
+    freeReplyObject(reply);
+    reply = redisCommand(redis, "EXISTS kiln:{0}:job:%s", first);
+    cr_expect_eq(reply->integer, 1);
+    freeReplyObject(reply);
+    redisFree(redis);
+    free(first);
+    free(second);
+    front_close(&f);
+}
